@@ -1,0 +1,1 @@
+//! `make bench`: the budgets' figures, per CPU-second of the servers, against any kubeconfig.

@@ -1,0 +1,1 @@
+//! `ctl`: the command line for the cluster's objects and for the cluster itself.

@@ -1,0 +1,1 @@
+//! The controllers: pure reconcile plans and the thin part that carries them out.

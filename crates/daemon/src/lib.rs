@@ -1,0 +1,1 @@
+//! What every daemon needs once: config, logging, metrics, health, TLS reload, signals, drain, exit codes.

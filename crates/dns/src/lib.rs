@@ -1,0 +1,1 @@
+//! Cluster DNS: records of Services and pods, the rest forwarded.

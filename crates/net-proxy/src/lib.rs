@@ -1,0 +1,1 @@
+//! The net proxy: Services into one nftables table, changed by the difference.

@@ -1,0 +1,1 @@
+//! Certificate authority: issuing, rotation and service-account keys.

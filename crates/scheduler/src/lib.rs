@@ -1,0 +1,1 @@
+//! The scheduler daemon: informers, queue with backoff, profiles and plugins, binding through the API.
