@@ -1,0 +1,1 @@
+//! The admission chain between decoding and storing a write.

@@ -1,0 +1,1 @@
+//! Allocators for cluster IPs and node ports, seeded from the Services that exist.

@@ -1,0 +1,1 @@
+//! Whether they may: RBAC, the Node authorizer, `system:masters`.

@@ -1,0 +1,237 @@
+//! The configuration file: parsed once into valid types, refused whole when a part of it is wrong.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// `/etc/keelson/api-server.yaml`. Every key has a default; unknown keys are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Config {
+    pub bind: Bind,
+    /// The address that the `kubernetes` Service's endpoints carry; `bind.address` where that names one.
+    pub advertise_address: Option<IpAddr>,
+    /// Where the embedded store lives.
+    pub data_dir: PathBuf,
+    pub store: StoreBackend,
+    /// The folder of the cluster's certificates; the single files in `pki` default to names in it.
+    pub pki_dir: PathBuf,
+    pub pki: PkiFiles,
+    pub service_cidr: IpNet,
+    pub node_port_range: PortRange,
+    pub cluster_domain: String,
+    pub service_account_issuer: String,
+    /// Audiences a token may be for when its request names none; the issuer by default.
+    pub api_audiences: Vec<String>,
+    /// Whether requests without credentials are `system:anonymous` (and then subject to RBAC) or refused.
+    pub anonymous: bool,
+    /// How long watches live when the client does not say: a random time from this to twice this, in seconds.
+    pub min_request_timeout: u64,
+    /// Requests in flight (watches and streams aside) before 429.
+    pub max_requests_in_flight: usize,
+    pub log: LogConfig,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Bind {
+    pub address: IpAddr,
+    /// 0 lets the system choose (tests).
+    pub port: u16,
+}
+
+impl Default for Bind {
+    fn default() -> Self {
+        Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 6443 }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum StoreBackend {
+    /// One file under `dataDir`.
+    #[default]
+    Embedded,
+    Etcd(EtcdStore),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EtcdStore {
+    pub endpoints: Vec<String>,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    #[serde(default)]
+    pub prefix: String,
+}
+
+/// Single files, for those who keep them elsewhere than in `pkiDir`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PkiFiles {
+    pub client_ca: Option<PathBuf>,
+    pub serving_cert: Option<PathBuf>,
+    pub serving_key: Option<PathBuf>,
+    pub kubelet_client_cert: Option<PathBuf>,
+    pub kubelet_client_key: Option<PathBuf>,
+    pub kubelet_ca: Option<PathBuf>,
+    pub front_proxy_ca: Option<PathBuf>,
+    pub front_proxy_client_cert: Option<PathBuf>,
+    pub front_proxy_client_key: Option<PathBuf>,
+    pub service_account_key: Option<PathBuf>,
+    pub service_account_pub: Option<PathBuf>,
+}
+
+/// Inclusive, written `30000-32767`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl TryFrom<String> for PortRange {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a port range like 30000-32767");
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        let range =
+            Self { first: first.parse().map_err(|_| wrong())?, last: last.parse().map_err(|_| wrong())? };
+        if range.first == 0 || range.first > range.last { Err(wrong()) } else { Ok(range) }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A tracing filter such as `info` or `info,keelson_api_server=debug`.
+    pub level: Option<String>,
+    /// `text` or `json`.
+    pub format: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            bind: Bind::default(),
+            advertise_address: None,
+            data_dir: "/var/lib/keelson/api-server".into(),
+            store: StoreBackend::default(),
+            pki_dir: "/etc/keelson/pki".into(),
+            pki: PkiFiles::default(),
+            service_cidr: IpNet::V4(
+                ipnet::Ipv4Net::new(Ipv4Addr::new(10, 96, 0, 0), 16).unwrap_or_default(),
+            ),
+            node_port_range: PortRange { first: 30000, last: 32767 },
+            cluster_domain: "cluster.local".into(),
+            service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
+            api_audiences: Vec::new(),
+            anonymous: true,
+            min_request_timeout: 1800,
+            max_requests_in_flight: 600,
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    pub fn listen_address(&self) -> SocketAddr {
+        SocketAddr::new(self.bind.address, self.bind.port)
+    }
+
+    /// Audiences of tokens that name none.
+    pub fn audiences(&self) -> Vec<String> {
+        if self.api_audiences.is_empty() {
+            vec![self.service_account_issuer.clone()]
+        } else {
+            self.api_audiences.clone()
+        }
+    }
+
+    pub fn client_ca(&self) -> PathBuf {
+        self.pki_file(&self.pki.client_ca, "ca.crt")
+    }
+
+    pub fn serving_cert(&self) -> PathBuf {
+        self.pki_file(&self.pki.serving_cert, "api-server.crt")
+    }
+
+    pub fn serving_key(&self) -> PathBuf {
+        self.pki_file(&self.pki.serving_key, "api-server.key")
+    }
+
+    pub fn kubelet_client_cert(&self) -> PathBuf {
+        self.pki_file(&self.pki.kubelet_client_cert, "api-server-kubelet-client.crt")
+    }
+
+    pub fn kubelet_client_key(&self) -> PathBuf {
+        self.pki_file(&self.pki.kubelet_client_key, "api-server-kubelet-client.key")
+    }
+
+    /// The authority of the node agents' serving certificates.
+    pub fn kubelet_ca(&self) -> PathBuf {
+        self.pki_file(&self.pki.kubelet_ca, "ca.crt")
+    }
+
+    pub fn front_proxy_ca(&self) -> PathBuf {
+        self.pki_file(&self.pki.front_proxy_ca, "front-proxy-ca.crt")
+    }
+
+    pub fn front_proxy_client_cert(&self) -> PathBuf {
+        self.pki_file(&self.pki.front_proxy_client_cert, "front-proxy-client.crt")
+    }
+
+    pub fn front_proxy_client_key(&self) -> PathBuf {
+        self.pki_file(&self.pki.front_proxy_client_key, "front-proxy-client.key")
+    }
+
+    pub fn service_account_key(&self) -> PathBuf {
+        self.pki_file(&self.pki.service_account_key, "sa.key")
+    }
+
+    pub fn service_account_pub(&self) -> PathBuf {
+        self.pki_file(&self.pki.service_account_pub, "sa.pub")
+    }
+
+    fn pki_file(&self, chosen: &Option<PathBuf>, default: &str) -> PathBuf {
+        chosen.clone().unwrap_or_else(|| Path::new(&self.pki_dir).join(default))
+    }
+
+    /// What is wrong with the values, each with the path of the key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut check = |fine: bool, message: String| {
+            if !fine {
+                found.push(message);
+            }
+        };
+        let hosts = self.service_cidr.max_prefix_len() - self.service_cidr.prefix_len();
+        check(
+            (3..=20).contains(&hosts) || self.service_cidr.max_prefix_len() == 128 && hosts >= 3,
+            format!("serviceCidr: {} must hold between 8 and 1048576 addresses", self.service_cidr),
+        );
+        check(
+            self.service_cidr.addr() == self.service_cidr.network(),
+            format!("serviceCidr: {} has host bits set", self.service_cidr),
+        );
+        let domain = keelson_api_types::names::dns1123_subdomain(&self.cluster_domain);
+        check(domain.is_empty(), format!("clusterDomain: {}", domain.join("; ")));
+        check(
+            self.service_account_issuer.starts_with("https://"),
+            "serviceAccountIssuer: must be an https URL".to_owned(),
+        );
+        check(self.max_requests_in_flight > 0, "maxRequestsInFlight: must be greater than 0".to_owned());
+        if let StoreBackend::Etcd(etcd) = &self.store {
+            check(!etcd.endpoints.is_empty(), "store.etcd.endpoints: at least one is needed".to_owned());
+            check(
+                etcd.cert.is_some() == etcd.key.is_some(),
+                "store.etcd: cert and key come together".to_owned(),
+            );
+        }
+        found
+    }
+}

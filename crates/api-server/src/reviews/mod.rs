@@ -1,0 +1,1 @@
+//! TokenReview, SelfSubjectReview and the SubjectAccessReview family: computed, never stored.

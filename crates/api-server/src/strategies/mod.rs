@@ -1,0 +1,220 @@
+//! What sets a kind apart from the generic path: defaults, validation, which part is status,
+//! what may not change, which fields select.
+//!
+//! Everything here works on objects in memory. Object metadata (names, labels, annotations, owner
+//! references, finalizers, uid, timestamps, generation, resourceVersion) is the generic path's own and
+//! checked there for every kind alike: a strategy says only how a name has to look.
+
+use keelson_api_types::Gvr;
+use keelson_api_types::status::{FieldError, StatusError};
+use serde_json::Value;
+
+use crate::types::{Objects, UserInfo};
+
+/// Where and for whom a write happens.
+pub struct Ctx<'a> {
+    pub gvr: &'a Gvr,
+    pub kind: &'a str,
+    pub namespaced: bool,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub user: &'a UserInfo,
+    pub dry_run: bool,
+    pub objects: &'a dyn Objects,
+}
+
+/// What an allocation does once the outcome of the write is known. Dropped without `commit`, it rolls back.
+pub trait Reservation: Send {
+    fn commit(self: Box<Self>);
+}
+
+/// How long a deletion waits, as the strategy decides it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grace {
+    /// Delete at once.
+    Now,
+    /// Set `deletionTimestamp` so many seconds ahead and wait for a second delete with 0.
+    Seconds(i64),
+}
+
+/// One kind's peculiarities. Every method has the default that suits a kind without any.
+pub trait Strategy: Send + Sync {
+    /// Fills in what the user left out, on create, update and on reading older objects.
+    fn default(&self, _object: &mut Value) {}
+
+    /// Before admission on create; the default drops `status` when the kind has a status subresource.
+    fn prepare_create(&self, _ctx: &Ctx<'_>, object: &mut Value) {
+        if self.has_status() {
+            remove(object, "status");
+        }
+    }
+
+    /// Before admission on update; the default keeps the stored `status`.
+    fn prepare_update(&self, _ctx: &Ctx<'_>, object: &mut Value, old: &Value) {
+        if self.has_status() {
+            carry(object, old, "status");
+        }
+    }
+
+    /// Before admission on an update of `status`; the default keeps everything else but metadata.
+    /// The generic path has already carried over the metadata a status update may not change.
+    fn prepare_status_update(&self, _ctx: &Ctx<'_>, object: &mut Value, old: &Value) {
+        keep_only(object, old, &["status"]);
+    }
+
+    /// The same for the other subresources that are updates of the object: `ephemeralcontainers`, `resize`,
+    /// `approval`, `finalize`.
+    fn prepare_subresource_update(&self, _ctx: &Ctx<'_>, _object: &mut Value, _old: &Value) {}
+
+    /// Field errors of a new object, metadata aside.
+    fn validate(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Field errors of a change, including whatever of [`Self::validate`] still applies.
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        self.validate(object)
+    }
+
+    fn validate_status_update(&self, _object: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn validate_subresource_update(
+        &self,
+        _subresource: &str,
+        _object: &Value,
+        _old: &Value,
+    ) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Deprecations and likely mistakes; sent as `Warning` headers.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Why `name` (or, with `prefix`, `generateName`) is not acceptable; DNS-1123 subdomain by default.
+    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
+        let name = if prefix { name.strip_suffix('-').unwrap_or(name) } else { name };
+        keelson_api_types::names::dns1123_subdomain(name)
+    }
+
+    /// Fields beyond `metadata.name` and `metadata.namespace` that a field selector may name, with
+    /// their values in this object. Every name must be present for every object.
+    fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// The names of [`Self::selectable_fields`], to refuse the others.
+    fn selectable_names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether the kind has a `status` that plain updates leave alone.
+    fn has_status(&self) -> bool {
+        true
+    }
+
+    /// Whether `metadata.generation` counts this kind's changes (of everything but metadata and status).
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    /// Whether a PUT on a name that does not exist creates it.
+    fn creates_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether a PUT without `resourceVersion` is accepted.
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// The grace a delete gets; `requested` is `gracePeriodSeconds` of the options.
+    fn grace(&self, _object: &Value, _requested: Option<i64>) -> Grace {
+        Grace::Now
+    }
+
+    /// `Some(true)` if dependents are orphaned unless the options say otherwise.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// Takes what a new object needs from an allocator and writes it into the object.
+    fn reserve_create(
+        &self,
+        _ctx: &Ctx<'_>,
+        _object: &mut Value,
+    ) -> Result<Option<Box<dyn Reservation>>, StatusError> {
+        Ok(None)
+    }
+
+    fn reserve_update(
+        &self,
+        _ctx: &Ctx<'_>,
+        _object: &mut Value,
+        _old: &Value,
+    ) -> Result<Option<Box<dyn Reservation>>, StatusError> {
+        Ok(None)
+    }
+
+    /// After the object is gone from the store: give back what it held.
+    fn released(&self, _objects: &dyn Objects, _old: &Value) {}
+}
+
+/// A kind without peculiarities.
+pub struct Plain {
+    pub status: bool,
+    pub generation: bool,
+}
+
+impl Strategy for Plain {
+    fn has_status(&self) -> bool {
+        self.status
+    }
+
+    fn has_generation(&self) -> bool {
+        self.generation
+    }
+}
+
+/// The strategy of a built-in resource; plain for those that have none of their own.
+pub fn for_resource(_group: &str, _resource: &str) -> &'static dyn Strategy {
+    static PLAIN: Plain = Plain { status: true, generation: false };
+    &PLAIN
+}
+
+/// Takes a top-level field away.
+pub fn remove(object: &mut Value, field: &str) {
+    if let Some(map) = object.as_object_mut() {
+        map.remove(field);
+    }
+}
+
+/// Makes a top-level field of `object` what it is in `old`, absence included.
+pub fn carry(object: &mut Value, old: &Value, field: &str) {
+    let Some(map) = object.as_object_mut() else { return };
+    match old.get(field) {
+        Some(value) => {
+            map.insert(field.to_owned(), value.clone());
+        }
+        None => {
+            map.remove(field);
+        }
+    }
+}
+
+/// Makes all of `object` but identity, metadata and `fields` what it is in `old`.
+pub fn keep_only(object: &mut Value, old: &Value, fields: &[&str]) {
+    let kept = |k: &str| matches!(k, "apiVersion" | "kind" | "metadata") || fields.contains(&k);
+    let (Some(map), Some(before)) = (object.as_object_mut(), old.as_object()) else { return };
+    map.retain(|k, _| kept(k));
+    for (key, value) in before {
+        if !kept(key) {
+            map.insert(key.clone(), value.clone());
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Service account tokens: TokenRequest and the OIDC discovery documents.

@@ -1,0 +1,224 @@
+//! What the parts of the server say to one another: who asks, what they ask, what is decided.
+//!
+//! The core (routing, verbs, cache) knows authentication, authorization and admission only through
+//! these traits, and they know the core only through [`Objects`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use keelson_api_types::status::StatusError;
+use keelson_api_types::{Gvk, Gvr};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// The identity of a caller, as every authenticator yields it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserInfo {
+    #[serde(rename = "username")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    /// The server acting for itself: bootstrap, establishing definitions, allocators.
+    pub fn loopback() -> Self {
+        Self {
+            name: "system:apiserver".into(),
+            groups: vec!["system:masters".into(), "system:authenticated".into()],
+            ..Self::default()
+        }
+    }
+
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+}
+
+/// The certificate chain a client presented, verified against the client CA by the TLS layer.
+#[derive(Debug, Clone)]
+pub struct PeerCert {
+    /// DER, leaf first.
+    pub chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+}
+
+/// What the connection says about its other end; in every request's extensions.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub certificate: Option<Arc<PeerCert>>,
+}
+
+/// One request as an authorizer sees it. Empty strings mean "none", as on the wire.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a> {
+    pub user: &'a UserInfo,
+    /// `get`, `list`, `watch`, `create`, … for resources, the lower-case HTTP method otherwise.
+    pub verb: &'a str,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub path: &'a str,
+    pub is_resource: bool,
+    pub field_selector: Option<&'a str>,
+    pub label_selector: Option<&'a str>,
+}
+
+/// An authorizer's answer with its reason, which a refusal shows to the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    Allow(String),
+    Deny(String),
+    NoOpinion(String),
+}
+
+/// Decides from memory, so that no request waits for another one's I/O.
+pub trait Authorizer: Send + Sync {
+    fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+
+    /// The rules that apply to a user in a namespace, for SelfSubjectRulesReview: a
+    /// `SubjectRulesReviewStatus`.
+    fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> Value {
+        serde_json::json!({"resourceRules": [], "nonResourceRules": [], "incomplete": true})
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthnError {
+    /// A credential was presented and is wrong. The reason is logged, never sent.
+    #[error("the presented credential is not valid: {0}")]
+    Invalid(String),
+}
+
+/// `Ok(None)` when the request carries no credential that this authenticator knows.
+pub trait Authenticator: Send + Sync {
+    fn authenticate<'a>(
+        &'a self,
+        parts: &'a http::request::Parts,
+        peer: Option<&'a PeerCert>,
+    ) -> BoxFuture<'a, Result<Option<UserInfo>, AuthnError>>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+impl Operation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// One write on its way to the store.
+pub struct AdmissionRequest<'a> {
+    pub op: Operation,
+    pub user: &'a UserInfo,
+    pub gvk: &'a Gvk,
+    pub gvr: &'a Gvr,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// Empty on a create whose name is still to be generated.
+    pub name: &'a str,
+    /// The object as it will be stored; `None` on delete. `admit` may change it, `validate` must not.
+    pub object: Option<&'a mut Value>,
+    /// The stored object, on update and delete.
+    pub old: Option<&'a Value>,
+    /// CreateOptions, UpdateOptions, DeleteOptions or the connect options.
+    pub options: &'a Value,
+    pub dry_run: bool,
+    /// Sent to the client as `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// The chain: `admit` mutates, then the core validates, then `validate` has the last word.
+pub trait Admission: Send + Sync {
+    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), StatusError>>;
+    fn validate<'a>(&'a self, request: &'a mut AdmissionRequest<'_>)
+    -> BoxFuture<'a, Result<(), StatusError>>;
+}
+
+/// A stored object by reference: identity and its encoded form, parsed by whoever needs it.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Empty for cluster-scoped objects.
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub revision: u64,
+    /// Canonical JSON, `metadata.resourceVersion` included.
+    pub bytes: Bytes,
+}
+
+impl Object {
+    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_slice(&self.bytes)
+    }
+}
+
+/// What happened to a resource's objects, in revision order.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The first message of a subscription, and after a gap: all that exists now.
+    Snapshot(Vec<Object>),
+    Put(Object),
+    /// Carries the last state.
+    Delete(Object),
+}
+
+/// The server's own objects for its parts: reads from the watch cache, writes as the loopback user
+/// through the generic path (defaults, validation, no authorization).
+pub trait Objects: Send + Sync {
+    /// From memory; may lag the store by a few milliseconds.
+    fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>>;
+    /// From the store: what every acknowledged write made of it.
+    fn get_fresh<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Arc<Value>>, StatusError>>;
+    /// From memory; an empty namespace lists all.
+    fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>>;
+    fn create<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>>;
+    /// Replaces; compares the revision if the object names one. `subresource` may be empty.
+    fn update<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        subresource: &'a str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>>;
+    fn delete<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<(), StatusError>>;
+    /// The present state, then every change. Dropping the receiver ends the subscription.
+    fn subscribe(&self, gvr: &Gvr) -> UnboundedReceiver<Change>;
+}
