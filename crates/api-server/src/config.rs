@@ -123,9 +123,7 @@ impl Default for Config {
             store: StoreBackend::default(),
             pki_dir: "/etc/keelson/pki".into(),
             pki: PkiFiles::default(),
-            service_cidr: IpNet::V4(
-                ipnet::Ipv4Net::new(Ipv4Addr::new(10, 96, 0, 0), 16).unwrap_or_default(),
-            ),
+            service_cidr: IpNet::V4(ipnet::Ipv4Net::new(Ipv4Addr::new(10, 96, 0, 0), 16).unwrap_or_default()),
             node_port_range: PortRange { first: 30000, last: 32767 },
             cluster_domain: "cluster.local".into(),
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),

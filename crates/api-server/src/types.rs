@@ -154,8 +154,10 @@ pub struct AdmissionRequest<'a> {
 /// The chain: `admit` mutates, then the core validates, then `validate` has the last word.
 pub trait Admission: Send + Sync {
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), StatusError>>;
-    fn validate<'a>(&'a self, request: &'a mut AdmissionRequest<'_>)
-    -> BoxFuture<'a, Result<(), StatusError>>;
+    fn validate<'a>(
+        &'a self,
+        request: &'a mut AdmissionRequest<'_>,
+    ) -> BoxFuture<'a, Result<(), StatusError>>;
 }
 
 /// A stored object by reference: identity and its encoded form, parsed by whoever needs it.
@@ -221,4 +223,32 @@ pub trait Objects: Send + Sync {
     ) -> BoxFuture<'a, Result<(), StatusError>>;
     /// The present state, then every change. Dropping the receiver ends the subscription.
     fn subscribe(&self, gvr: &Gvr) -> UnboundedReceiver<Change>;
+}
+
+/// A create of a resource that is computed and never stored: the review kinds and TokenRequest.
+pub struct ReviewRequest<'a> {
+    pub user: &'a UserInfo,
+    pub gvr: &'a Gvr,
+    /// `token` for `serviceaccounts/token`, else empty.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// The service account's name for `serviceaccounts/token`.
+    pub name: &'a str,
+    /// Decoded, pruned and defaulted.
+    pub object: Value,
+    pub dry_run: bool,
+}
+
+/// Everything the security side gives to the core, built once per server from its configuration and
+/// [`Objects`]; `security::build` in `lib.rs` wires the product's, tests may wire their own.
+pub trait Security: Send + Sync {
+    fn authenticator(&self) -> &dyn Authenticator;
+    fn authorizer(&self) -> &dyn Authorizer;
+    fn admission(&self) -> &dyn Admission;
+    fn review<'a>(&'a self, request: ReviewRequest<'a>) -> BoxFuture<'a, Result<Value, StatusError>>;
+    /// A public document such as `/.well-known/openid-configuration` or `/openid/v1/jwks`: content type and body.
+    fn document(&self, path: &str) -> Option<(&'static str, Bytes)>;
+    /// Writes what a cluster must hold; runs once the caches are filled, before `/readyz` says yes
+    /// (check `poststarthook/rbac/bootstrap-roles` and friends), and is repeated until it succeeds.
+    fn bootstrap(&self) -> BoxFuture<'_, Result<(), StatusError>>;
 }
