@@ -1,1 +1,13 @@
-//! Everything that touches the kernel: nft, netlink, cgroups v1 and v2, mounts, conntrack; traits, real backends and fakes. The only crate with `unsafe`.
+//! Everything that touches the kernel: nft, netlink, cgroups v1 and v2, mounts, conntrack.
+//!
+//! Each area is a small trait with a real backend and a strict fake, so that what decides can be tested
+//! without root. This is the only crate in which `unsafe` may stand.
+
+pub mod cgroup;
+pub mod conntrack;
+pub mod error;
+pub mod mount;
+pub mod nft;
+pub mod system;
+
+pub use error::{Error, Result};

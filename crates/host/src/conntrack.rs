@@ -1,0 +1,1 @@
+//! Connection tracking: removal of entries whose backend is gone.

@@ -1,0 +1,1 @@
+//! nftables: the one table that holds the Service rules.

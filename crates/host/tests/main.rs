@@ -1,0 +1,3 @@
+//! The backends on fixture trees and on this machine's kernel.
+
+mod cgroup;
