@@ -1,1 +1,31 @@
 //! What every daemon needs once: config, logging, metrics, health, TLS reload, signals, drain, exit codes.
+//!
+//! A daemon's `main.rs` is a [`Program`] and one call of [`run`]; what it does is an async function that
+//! gets its validated configuration and a [`Daemon`].
+
+pub mod config;
+pub mod health;
+pub mod logging;
+pub mod metrics;
+mod program;
+pub mod serve;
+
+pub use config::{Problems, Serving, Validate};
+pub use health::Health;
+pub use keelson_tls as tls;
+pub use logging::LogConfig;
+pub use metrics::Metrics;
+pub use program::{Daemon, Program, Runtime, Shutdown, exit, run};
+pub use prometheus_client;
+
+#[doc(hidden)]
+pub use mimalloc;
+
+/// Sets the allocator that all daemons use. Call it once in each `main.rs`.
+#[macro_export]
+macro_rules! allocator {
+    () => {
+        #[global_allocator]
+        static ALLOCATOR: $crate::mimalloc::MiMalloc = $crate::mimalloc::MiMalloc;
+    };
+}

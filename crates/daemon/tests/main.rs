@@ -1,0 +1,4 @@
+//! How daemons behave to those who start and watch them.
+
+mod config;
+mod health;

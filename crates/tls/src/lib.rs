@@ -1,0 +1,28 @@
+//! TLS configurations that re-read their certificate files when these change.
+//!
+//! Certificates are rotated in place (see the `pki` crate), so whoever holds a [`rustls`] configuration
+//! built here keeps it for the life of the process: new handshakes use the new files, connections that
+//! stand are left alone. A file that is missing or broken for a moment leaves the last good state in use.
+
+mod client;
+mod files;
+mod server;
+
+pub use client::{ClientFiles, client_config, client_identity, server_verifier};
+pub use files::{Error, Files, load_certificates, load_identity};
+pub use server::{ClientAuth, ClientVerifier, ServerFiles, server_config};
+
+pub use rustls;
+
+use rustls::crypto::CryptoProvider;
+use std::sync::Arc;
+
+/// The one crypto provider of the workspace (aws-lc-rs), installed as the process default as well, for
+/// libraries that look there.
+pub fn provider() -> Arc<CryptoProvider> {
+    if CryptoProvider::get_default().is_none() {
+        // Fails only when another thread was faster, and then with the same provider.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    }
+    CryptoProvider::get_default().expect("a default crypto provider was just installed").clone()
+}
