@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use keelson_api_types::status::StatusError;
-use keelson_api_types::{Gvk, Gvr};
+use keelson_api_types::{Gvk, Gvr, StatusError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;

@@ -5,8 +5,7 @@
 //! references, finalizers, uid, timestamps, generation, resourceVersion) is the generic path's own and
 //! checked there for every kind alike: a strategy says only how a name has to look.
 
-use keelson_api_types::Gvr;
-use keelson_api_types::status::{FieldError, StatusError};
+use keelson_api_types::{FieldError, Gvr, StatusError};
 use serde_json::Value;
 
 use crate::types::{Objects, UserInfo};

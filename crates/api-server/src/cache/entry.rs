@@ -1,0 +1,234 @@
+//! One object in the watch cache: its encoded form and the little that selectors need.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+/// An object at one revision. The bytes are shared with every reader and watcher.
+#[derive(Debug)]
+pub struct Entry {
+    /// `namespace/name`, or `name` for cluster-scoped objects.
+    pub key: Arc<str>,
+    /// When the object was last written.
+    pub revision: u64,
+    /// Canonical JSON with `metadata.resourceVersion`.
+    pub bytes: Bytes,
+    pub labels: Labels,
+    /// The values of the resource's selectable fields, in the order of its names.
+    pub fields: Box<[Box<str>]>,
+}
+
+impl Entry {
+    pub fn namespace(&self) -> &str {
+        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    pub fn name(&self) -> &str {
+        self.key.rsplit_once('/').map_or(&*self.key, |(_, name)| name)
+    }
+}
+
+/// Labels, sorted by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|at| &*self.0[at].1)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The labels of an object.
+    pub fn of(object: &serde_json::Value) -> Self {
+        let map = keelson_api_types::meta::labels(object).into_iter().flatten();
+        let mut pairs: Vec<_> =
+            map.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect();
+        pairs.sort();
+        Self(pairs.into())
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Labels;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map of labels")
+            }
+
+            fn visit_unit<E>(self) -> Result<Labels, E> {
+                Ok(Labels::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut pairs: Vec<(Box<str>, Box<str>)> = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                pairs.sort();
+                Ok(Labels(pairs.into()))
+            }
+        }
+        deserializer.deserialize_any(Pairs)
+    }
+}
+
+/// What the cache reads of an object whose kind has no selectable fields: the rest is skipped over.
+#[derive(Deserialize)]
+pub(super) struct Head {
+    #[serde(default)]
+    pub metadata: HeadMeta,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct HeadMeta {
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// What a change is to everyone who sees both its sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl ChangeKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change in the history that watchers read. Frames are encoded by the first watcher that needs
+/// them and shared by the rest.
+#[derive(Debug)]
+pub struct CacheEvent {
+    pub revision: u64,
+    pub kind: ChangeKind,
+    /// The new state; on deletion the last one, with the revision of the deletion.
+    pub entry: Arc<Entry>,
+    /// The state before, for Modified; selectors may have matched it alone.
+    pub previous: Option<Arc<Entry>>,
+    pub(super) at: Instant,
+    frames: [OnceLock<Bytes>; 3],
+}
+
+impl CacheEvent {
+    pub(super) fn new(kind: ChangeKind, revision: u64, entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
+        let frames = Default::default();
+        Self { revision, kind, entry, previous, at: Instant::now(), frames }
+    }
+
+    /// What a watcher is to see, given whether its selector matches the new state and the old one.
+    pub fn seen(&self, matches: impl Fn(&Entry) -> bool) -> Option<ChangeKind> {
+        let now = matches(&self.entry);
+        match self.kind {
+            ChangeKind::Added | ChangeKind::Deleted => now.then_some(self.kind),
+            ChangeKind::Modified => match (self.previous.as_deref().is_some_and(matches), now) {
+                (true, true) => Some(ChangeKind::Modified),
+                (false, true) => Some(ChangeKind::Added),
+                (true, false) => Some(ChangeKind::Deleted),
+                (false, false) => None,
+            },
+        }
+    }
+
+    /// The object a watcher is shown: on leaving its selection the last state that matched, at the
+    /// revision of the change.
+    pub fn object(&self, seen: ChangeKind) -> Bytes {
+        match (&self.previous, seen) {
+            (Some(previous), ChangeKind::Deleted) if self.kind == ChangeKind::Modified => {
+                replace_revision(&previous.bytes, self.revision)
+            }
+            _ => self.entry.bytes.clone(),
+        }
+    }
+
+    /// The event as a line of a JSON watch.
+    pub fn frame(&self, seen: ChangeKind) -> Bytes {
+        self.frames[seen as usize].get_or_init(|| encode_frame(seen.as_str(), &self.object(seen))).clone()
+    }
+}
+
+/// `{"type":…,"object":…}` and a newline.
+pub fn encode_frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut line = BytesMut::with_capacity(object.len() + kind.len() + 24);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    line.extend_from_slice(object);
+    line.extend_from_slice(b"}\n");
+    line.freeze()
+}
+
+const METADATA: &[u8] = b"\"metadata\":{";
+const REVISION: &[u8] = b"\"resourceVersion\":\"";
+
+/// Canonical bytes from the store with the revision put in as metadata's first field.
+///
+/// Canonical means that `metadata` comes right after `apiVersion` and `kind`, so that the first
+/// occurrence is the object's own.
+pub fn splice_revision(stored: &[u8], revision: u64) -> Bytes {
+    let Some(at) = find(stored, METADATA) else { return Bytes::copy_from_slice(stored) };
+    let (head, tail) = stored.split_at(at + METADATA.len());
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(revision).as_bytes();
+    let mut out = BytesMut::with_capacity(stored.len() + REVISION.len() + digits.len() + 2);
+    out.extend_from_slice(head);
+    out.extend_from_slice(REVISION);
+    out.extend_from_slice(digits);
+    out.extend_from_slice(if tail.first() == Some(&b'}') { b"\"" } else { b"\"," });
+    out.extend_from_slice(tail);
+    out.freeze()
+}
+
+/// Spliced bytes with another revision.
+pub fn replace_revision(spliced: &[u8], revision: u64) -> Bytes {
+    let start = find(spliced, METADATA).map(|at| at + METADATA.len()).filter(|at| spliced[*at..].starts_with(REVISION));
+    let Some(start) = start.map(|at| at + REVISION.len()) else { return Bytes::copy_from_slice(spliced) };
+    let end = spliced[start..].iter().position(|b| *b == b'"').map_or(start, |n| start + n);
+    let mut digits = itoa::Buffer::new();
+    [&spliced[..start], digits.format(revision).as_bytes(), &spliced[end..]].concat().into()
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_put_into_metadata_and_replaced_there() {
+        let spliced = splice_revision(br#"{"kind":"A","metadata":{"name":"x"},"data":{"metadata":{}}}"#, 7);
+        assert_eq!(&spliced[..], br#"{"kind":"A","metadata":{"resourceVersion":"7","name":"x"},"data":{"metadata":{}}}"#);
+        assert_eq!(
+            &replace_revision(&spliced, 123)[..],
+            br#"{"kind":"A","metadata":{"resourceVersion":"123","name":"x"},"data":{"metadata":{}}}"#
+        );
+        assert_eq!(&splice_revision(br#"{"metadata":{}}"#, 1)[..], br#"{"metadata":{"resourceVersion":"1"}}"#);
+    }
+
+    #[test]
+    fn labels_are_found_whatever_their_order() {
+        let head: Head = serde_json::from_str(r#"{"metadata":{"labels":{"b":"2","a":"1"}},"spec":{}}"#).unwrap();
+        assert_eq!(head.metadata.labels.get("a"), Some("1"));
+        assert_eq!(head.metadata.labels.get("c"), None);
+        let none: Head = serde_json::from_str(r#"{"metadata":{"labels":null}}"#).unwrap();
+        assert!(none.metadata.labels.is_empty());
+    }
+}

@@ -1,0 +1,336 @@
+//! Keeps all caches current from one watch of the store, and says how far they have come.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use keelson_api_types::StatusError;
+use keelson_store::{Event, EventKind, KeyValue, RangeOptions, Store, WatchItem};
+use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::entry::{Entry, Head, Labels, splice_revision};
+use super::resource::ResourceCache;
+
+/// Everything that is an object lives below this.
+pub const PREFIX: &str = "/registry/";
+/// How long a read waits for the caches to become as fresh as it needs.
+const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
+const TRIM_EVERY: Duration = Duration::from_secs(15);
+/// History older than this may be compacted: tokens and watches from before are told so.
+const HISTORY: Duration = Duration::from_secs(300);
+
+/// How a resource's selectable fields are read from an object.
+pub trait Indexer: Send + Sync {
+    /// Values in the order of the resource's names; empty if it has none.
+    fn fields(&self, object: &Value) -> Box<[Box<str>]>;
+    /// Without fields only labels are read, which spares parsing the rest.
+    fn has_fields(&self) -> bool;
+}
+
+/// The caches of all resources, by storage name: `pods`, `stable.example.com/crontabs`.
+pub struct Caches {
+    store: Arc<dyn Store>,
+    caches: RwLock<HashMap<Arc<str>, Slot>>,
+    applied: watch::Sender<u64>,
+    /// Revisions reached at past times, oldest first.
+    clock: RwLock<std::collections::VecDeque<(tokio::time::Instant, u64)>>,
+}
+
+#[derive(Clone)]
+struct Slot {
+    cache: Arc<ResourceCache>,
+    indexer: Option<Arc<dyn Indexer>>,
+}
+
+impl Caches {
+    pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            caches: RwLock::default(),
+            applied: watch::Sender::new(0),
+            clock: RwLock::default(),
+        })
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The cache of a resource, made when first asked for.
+    pub fn cache(&self, storage: &str) -> Arc<ResourceCache> {
+        self.slot(storage).cache
+    }
+
+    fn slot(&self, storage: &str) -> Slot {
+        if let Some(slot) = self.caches.read().get(storage) {
+            return slot.clone();
+        }
+        let mut caches = self.caches.write();
+        let new = || Slot { cache: Arc::new(ResourceCache::new(self.applied())), indexer: None };
+        caches.entry(storage.into()).or_insert_with(new).clone()
+    }
+
+    /// Says how a resource's fields are read; entries from before are read anew.
+    pub fn set_indexer(&self, storage: &str, indexer: Arc<dyn Indexer>) {
+        let has_fields = indexer.has_fields();
+        let cache = {
+            self.slot(storage);
+            let mut caches = self.caches.write();
+            let Some(slot) = caches.get_mut(storage) else { return };
+            slot.indexer = Some(indexer.clone());
+            slot.cache.clone()
+        };
+        if has_fields {
+            cache.reindex(|object| indexer.fields(object));
+        }
+    }
+
+    /// Every cache holds the state at this revision (and may be past it).
+    pub fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    pub fn applied_changes(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// The state of now: returns once the caches have reached the store's present revision.
+    pub async fn fresh(&self) -> Result<u64, StatusError> {
+        let revision = self.store.revision().await.map_err(|e| storage_error(&e))?;
+        self.wait_for(revision).await
+    }
+
+    /// Returns the revision reached, at least the one asked for.
+    pub async fn wait_for(&self, revision: u64) -> Result<u64, StatusError> {
+        let now = self.applied();
+        if now >= revision {
+            return Ok(now);
+        }
+        let mut applied = self.applied.subscribe();
+        let reached = async {
+            loop {
+                let wait = tokio::time::timeout(Duration::from_millis(50), applied.wait_for(|at| *at >= revision));
+                if let Ok(reached) = wait.await {
+                    return reached.map(|at| *at).unwrap_or_default();
+                }
+                // Changes outside our prefix raise the revision without an event.
+                let _ = self.store.request_progress().await;
+            }
+        };
+        match tokio::time::timeout(FRESHNESS_WAIT, reached).await {
+            Ok(at) => Ok(at),
+            Err(_) => Err(too_large(revision, self.applied())),
+        }
+    }
+
+    /// Whether the history at `revision` may be gone from the store.
+    pub fn is_expired(&self, revision: u64) -> bool {
+        let clock = self.clock.read();
+        let old = clock.iter().take_while(|(at, _)| at.elapsed() > HISTORY).last();
+        old.is_some_and(|(_, then)| revision < *then)
+    }
+
+    /// Loads everything, then follows the store until shutdown. Returns once loaded.
+    pub async fn start(self: &Arc<Self>, shutdown: CancellationToken) -> Result<(), keelson_store::Error> {
+        let revision = self.load().await?;
+        self.applied.send_replace(revision);
+        let caches = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = caches.follow() => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<u64, keelson_store::Error> {
+        let mut per_storage: HashMap<String, Vec<Entry>> = HashMap::new();
+        let mut options = RangeOptions { limit: 5000, ..RangeOptions::default() };
+        let revision = loop {
+            let page = self.store.range(PREFIX, options.clone()).await?;
+            options.at = Some(page.revision);
+            options.start_after = page.kvs.last().map(|kv| kv.key.clone());
+            for kv in &page.kvs {
+                let Some((storage, key)) = split_key(&kv.key) else { continue };
+                let indexer = self.slot(&storage).indexer;
+                if let Some(entry) = entry_of(indexer.as_deref(), key, kv) {
+                    per_storage.entry(storage).or_default().push(entry);
+                }
+            }
+            if !page.more {
+                break page.revision;
+            }
+        };
+        let known: Vec<(Arc<str>, Slot)> =
+            self.caches.read().iter().map(|(name, slot)| (name.clone(), slot.clone())).collect();
+        for (name, slot) in known {
+            slot.cache.reset(revision, per_storage.remove(&*name).unwrap_or_default());
+        }
+        Ok(revision)
+    }
+
+    async fn follow(&self) {
+        let mut tick = tokio::time::interval(TRIM_EVERY);
+        loop {
+            match self.store.watch(PREFIX, self.applied()).await {
+                Ok(mut stream) => loop {
+                    tokio::select! {
+                        item = stream.next() => match item {
+                            Some(Ok(item)) => self.take(item),
+                            Some(Err(error)) => {
+                                self.recover(error).await;
+                                break;
+                            }
+                            None => break,
+                        },
+                        _ = tick.tick() => self.trim(),
+                    }
+                },
+                Err(error) => self.recover(error).await,
+            }
+        }
+    }
+
+    /// After a lost watch: start over if its history is gone, else try again shortly.
+    async fn recover(&self, error: keelson_store::Error) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the watch of the store ended");
+        if matches!(error, keelson_store::Error::Compacted { .. } | keelson_store::Error::FutureRevision { .. }) {
+            match self.load().await {
+                Ok(revision) => {
+                    self.applied.send_replace(revision);
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "could not list the store");
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+
+    fn take(&self, item: WatchItem) {
+        let upto = match item {
+            WatchItem::Events(events) => {
+                let upto = events.last().map(|e| e.revision);
+                for event in events {
+                    self.apply(event);
+                }
+                upto
+            }
+            WatchItem::Progress(revision) => Some(revision),
+        };
+        if let Some(upto) = upto.filter(|upto| *upto > self.applied()) {
+            self.applied.send_replace(upto);
+        }
+    }
+
+    fn apply(&self, event: Event) {
+        let Some((storage, key)) = split_key(&event.kv.key) else { return };
+        let slot = self.slot(&storage);
+        match event.kind {
+            EventKind::Put => {
+                if let Some(entry) = entry_of(slot.indexer.as_deref(), key, &event.kv) {
+                    slot.cache.apply(key, event.revision, Some(entry));
+                }
+            }
+            EventKind::Delete => slot.cache.apply(key, event.revision, None),
+        }
+    }
+
+    fn trim(&self) {
+        let slots: Vec<Slot> = self.caches.read().values().cloned().collect();
+        for slot in slots {
+            slot.cache.trim();
+        }
+        let mut clock = self.clock.write();
+        clock.push_back((tokio::time::Instant::now(), self.applied()));
+        // One mark older than the history is enough.
+        while clock.get(1).is_some_and(|(at, _)| at.elapsed() > HISTORY) {
+            clock.pop_front();
+        }
+    }
+}
+
+/// `/registry/pods/ns/name` is `ns/name` of `pods`; a dotted first part is a group: its resource follows.
+fn split_key(key: &str) -> Option<(String, &str)> {
+    let rest = key.strip_prefix(PREFIX)?;
+    let (first, tail) = rest.split_once('/')?;
+    if !first.contains('.') {
+        return Some((first.to_owned(), tail));
+    }
+    let (resource, tail) = tail.split_once('/')?;
+    Some((format!("{first}/{resource}"), tail))
+}
+
+/// Reads what the cache keeps of a stored value; `None`, and a log line, for what is no object.
+pub fn entry_of(indexer: Option<&dyn Indexer>, key: &str, kv: &KeyValue) -> Option<Entry> {
+    let read = || -> serde_json::Result<(Labels, Box<[Box<str>]>)> {
+        match indexer.filter(|i| i.has_fields()) {
+            None => Ok((serde_json::from_slice::<Head>(&kv.value)?.metadata.labels, Box::default())),
+            Some(indexer) => {
+                let object: Value = serde_json::from_slice(&kv.value)?;
+                Ok((Labels::of(&object), indexer.fields(&object)))
+            }
+        }
+    };
+    match read() {
+        Ok((labels, fields)) => Some(Entry {
+            key: key.into(),
+            revision: kv.mod_revision,
+            bytes: splice_revision(&kv.value, kv.mod_revision),
+            labels,
+            fields,
+        }),
+        Err(error) => {
+            tracing::error!(key = kv.key, %error, "a stored value is no object");
+            None
+        }
+    }
+}
+
+/// The store's failures as a client sees them.
+pub fn storage_error(error: &keelson_store::Error) -> StatusError {
+    match error {
+        keelson_store::Error::Compacted { .. } => {
+            StatusError::expired("The resourceVersion for the provided list is too old.")
+        }
+        keelson_store::Error::FutureRevision { requested, current } => too_large(*requested, *current),
+        other => {
+            tracing::error!(error = other as &dyn std::error::Error, "the store failed");
+            StatusError::internal(other)
+        }
+    }
+}
+
+/// A revision this server has not reached in time: the client may ask again.
+fn too_large(revision: u64, current: u64) -> StatusError {
+    let error = StatusError::timeout(format!("Too large resource version: {revision}, current: {current}"), 1);
+    let mut status = error.into_status();
+    if let Some(details) = &mut status.details {
+        details.causes.push(keelson_api_types::Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        });
+    }
+    StatusError::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_name_their_resource() {
+        let split = |key| split_key(key).map(|(s, k)| (s, k.to_owned()));
+        assert_eq!(split("/registry/pods/a/b"), Some(("pods".into(), "a/b".into())));
+        assert_eq!(split("/registry/nodes/n"), Some(("nodes".into(), "n".into())));
+        assert_eq!(split("/registry/x.io/foos/a/b"), Some(("x.io/foos".into(), "a/b".into())));
+        assert_eq!(split("/other/a"), None);
+    }
+}

@@ -1,0 +1,14 @@
+//! The watch cache: all of the store's objects in memory, kept current by one watch of the store.
+//!
+//! One feed for all resources gives one order: once the feed has applied revision N, every cache
+//! holds the state at N. Reads prove their freshness by that number alone.
+
+pub mod entry;
+mod feed;
+pub mod resource;
+pub mod select;
+
+pub use entry::{CacheEvent, ChangeKind, Entry, encode_frame, replace_revision, splice_revision};
+pub use feed::{Caches, Indexer, PREFIX, entry_of, storage_error};
+pub use resource::{ResourceCache, Snapshot, TooOld};
+pub use select::Selection;

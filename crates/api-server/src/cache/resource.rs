@@ -1,0 +1,287 @@
+//! The watch cache of one resource: what exists now, and the recent changes that watchers resume from.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::entry::{CacheEvent, ChangeKind, Entry};
+
+/// How long a change stays available to watchers that resume, if memory allows.
+const FRESH: Duration = Duration::from_secs(75);
+/// Changes kept whatever their age.
+const KEEP_MIN: usize = 100;
+const KEEP_MAX: usize = 100_000;
+/// Bytes of objects that the history may hold on to.
+const KEEP_BYTES: usize = 96 << 20;
+
+/// The revision asked for is older than the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooOld {
+    pub oldest: u64,
+}
+
+pub struct ResourceCache {
+    inner: RwLock<Inner>,
+    /// The revision of the last change; watchers sleep on it.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    entries: BTreeMap<Arc<str>, Arc<Entry>>,
+    history: VecDeque<Arc<CacheEvent>>,
+    history_bytes: usize,
+    /// The greatest revision whose change the history no longer has (or never had).
+    forgotten: u64,
+    last_change: u64,
+}
+
+/// Entries of one moment, in key order.
+pub struct Snapshot {
+    pub entries: Vec<Arc<Entry>>,
+    /// The revision of the last change it contains; the state is the same up to the feed's progress.
+    pub last_change: u64,
+    /// How many entries follow after the last one taken.
+    pub remaining: usize,
+}
+
+impl ResourceCache {
+    /// A cache that knows nothing of the time up to `revision`.
+    pub fn new(revision: u64) -> Self {
+        let inner = Inner { forgotten: revision, last_change: revision, ..Inner::default() };
+        Self { inner: RwLock::new(inner), changed: watch::Sender::new(revision) }
+    }
+
+    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.inner.read().entries.get(key).cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.inner.read().entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn last_change(&self) -> u64 {
+        self.inner.read().last_change
+    }
+
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Reads the selectable fields of all entries anew.
+    pub(super) fn reindex(&self, fields: impl Fn(&serde_json::Value) -> Box<[Box<str>]>) {
+        let mut inner = self.inner.write();
+        for slot in inner.entries.values_mut() {
+            let Ok(object) = serde_json::from_slice(&slot.bytes) else { continue };
+            *slot = Arc::new(Entry {
+                key: slot.key.clone(),
+                revision: slot.revision,
+                bytes: slot.bytes.clone(),
+                labels: slot.labels.clone(),
+                fields: fields(&object),
+            });
+        }
+    }
+
+    /// What matches below `prefix` (`namespace/`, or empty) after the key `after`, at most `limit` (0: all).
+    pub fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        matches: impl Fn(&Entry) -> bool,
+    ) -> Snapshot {
+        let inner = self.inner.read();
+        collect(inner.last_change, inner.range(prefix, after), limit, matches)
+    }
+
+    /// The same as of a past revision, as long as the history reaches back to it.
+    pub fn list_at(
+        &self,
+        revision: u64,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        matches: impl Fn(&Entry) -> bool,
+    ) -> Result<Snapshot, TooOld> {
+        let inner = self.inner.read();
+        if inner.last_change <= revision {
+            return Ok(collect(revision, inner.range(prefix, after), limit, matches));
+        }
+        if revision < inner.forgotten {
+            return Err(TooOld { oldest: inner.forgotten });
+        }
+        // What the keys that have changed since were at that revision: the state before their first change.
+        let mut then: BTreeMap<&str, Option<&Arc<Entry>>> = BTreeMap::new();
+        for event in inner.history.range(inner.position(revision)..) {
+            then.entry(&event.entry.key).or_insert(event.previous.as_ref());
+        }
+        let mut all: Vec<&Arc<Entry>> =
+            inner.range(prefix, after).filter(|e| !then.contains_key(&*e.key)).collect();
+        let in_range = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+        all.extend(then.into_values().flatten().filter(|e| in_range(&e.key)));
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(collect(revision, all.into_iter(), limit, matches))
+    }
+
+    /// Changes after `revision`, at most `limit`.
+    pub fn changes_after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<CacheEvent>>, TooOld> {
+        let inner = self.inner.read();
+        if revision < inner.forgotten {
+            return Err(TooOld { oldest: inner.forgotten });
+        }
+        Ok(inner.history.range(inner.position(revision)..).take(limit).cloned().collect())
+    }
+
+    /// Puts a new state in, or with `None` takes the object away. Changes come in revision order.
+    pub(super) fn apply(&self, key: &str, revision: u64, new: Option<Entry>) {
+        {
+            let mut inner = self.inner.write();
+            inner.apply(key, revision, new);
+            inner.trim();
+        }
+        self.changed.send_replace(revision);
+    }
+
+    /// Lets go of old changes of a resource that has gone quiet.
+    pub(super) fn trim(&self) {
+        self.inner.write().trim();
+    }
+
+    /// Starts over from what the store holds now: watchers from before are told to list again.
+    pub(super) fn reset(&self, revision: u64, entries: Vec<Entry>) {
+        {
+            let mut inner = self.inner.write();
+            *inner = Inner { forgotten: revision, last_change: revision, ..Inner::default() };
+            inner.entries = entries.into_iter().map(|e| (e.key.clone(), Arc::new(e))).collect();
+        }
+        self.changed.send_replace(revision);
+    }
+}
+
+impl Inner {
+    fn range<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        self.entries
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(_, entry)| entry)
+    }
+
+    /// Where in the history the changes after `revision` begin.
+    fn position(&self, revision: u64) -> usize {
+        self.history.partition_point(|event| event.revision <= revision)
+    }
+
+    fn apply(&mut self, key: &str, revision: u64, new: Option<Entry>) {
+        let event = match new {
+            Some(entry) => {
+                let entry = Arc::new(entry);
+                let previous = self.entries.insert(entry.key.clone(), entry.clone());
+                let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                CacheEvent::new(kind, revision, entry, previous)
+            }
+            None => {
+                let Some(last) = self.entries.remove(key) else { return };
+                let gone = Entry {
+                    key: last.key.clone(),
+                    revision,
+                    bytes: super::entry::replace_revision(&last.bytes, revision),
+                    labels: last.labels.clone(),
+                    fields: last.fields.clone(),
+                };
+                CacheEvent::new(ChangeKind::Deleted, revision, Arc::new(gone), Some(last))
+            }
+        };
+        self.last_change = revision;
+        self.history_bytes += event.entry.bytes.len();
+        self.history.push_back(Arc::new(event));
+    }
+
+    fn trim(&mut self) {
+        let now = Instant::now();
+        while self.history.len() > KEEP_MIN {
+            let Some(oldest) = self.history.front() else { break };
+            let stale = now.duration_since(oldest.at) > FRESH;
+            if !stale && self.history.len() <= KEEP_MAX && self.history_bytes <= KEEP_BYTES {
+                break;
+            }
+            self.forgotten = oldest.revision;
+            self.history_bytes -= oldest.entry.bytes.len();
+            self.history.pop_front();
+        }
+    }
+}
+
+fn collect<'a>(
+    last_change: u64,
+    entries: impl Iterator<Item = &'a Arc<Entry>>,
+    limit: usize,
+    matches: impl Fn(&Entry) -> bool,
+) -> Snapshot {
+    let mut snapshot = Snapshot { entries: Vec::new(), last_change, remaining: 0 };
+    for entry in entries.filter(|e| matches(e)) {
+        if limit > 0 && snapshot.entries.len() == limit {
+            snapshot.remaining += 1;
+        } else {
+            snapshot.entries.push(entry.clone());
+        }
+    }
+    snapshot
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn entry(key: &str, revision: u64) -> Entry {
+        let bytes = Bytes::from(format!(r#"{{"metadata":{{"resourceVersion":"{revision}"}}}}"#));
+        Entry { key: key.into(), revision, bytes, labels: Default::default(), fields: Box::new([]) }
+    }
+
+    fn keys(snapshot: &Snapshot) -> Vec<String> {
+        snapshot.entries.iter().map(|e| format!("{}@{}", e.key, e.revision)).collect()
+    }
+
+    #[test]
+    fn the_past_is_rebuilt_from_the_history() {
+        let cache = ResourceCache::new(1);
+        cache.apply("a/x", 2, Some(entry("a/x", 2)));
+        cache.apply("a/y", 3, Some(entry("a/y", 3)));
+        cache.apply("b/z", 4, Some(entry("b/z", 4)));
+        cache.apply("a/x", 5, Some(entry("a/x", 5)));
+        cache.apply("a/y", 6, None);
+        let all = |_: &Entry| true;
+        assert_eq!(keys(&cache.list("a/", None, 0, all)), ["a/x@5"]);
+        assert_eq!(keys(&cache.list_at(4, "", None, 0, all).unwrap()), ["a/x@2", "a/y@3", "b/z@4"]);
+        assert_eq!(keys(&cache.list_at(5, "a/", None, 0, all).unwrap()), ["a/x@5", "a/y@3"]);
+        let page = cache.list_at(4, "", Some("a/x"), 1, all).unwrap();
+        assert_eq!((keys(&page), page.remaining), (vec!["a/y@3".to_owned()], 1));
+        assert_eq!(cache.list_at(0, "", None, 0, all).err(), Some(TooOld { oldest: 1 }));
+    }
+
+    #[test]
+    fn watchers_resume_after_their_revision_or_hear_that_it_is_too_old() {
+        let cache = ResourceCache::new(10);
+        cache.apply("a", 11, Some(entry("a", 11)));
+        cache.apply("a", 12, None);
+        let kinds = |after| -> Vec<_> { cache.changes_after(after, 9).unwrap().iter().map(|e| e.kind).collect() };
+        assert_eq!(kinds(10), [ChangeKind::Added, ChangeKind::Deleted]);
+        assert_eq!(kinds(11), [ChangeKind::Deleted]);
+        assert_eq!(kinds(99), []);
+        assert!(cache.changes_after(9, 9).is_err());
+    }
+}
