@@ -10,7 +10,12 @@ pub struct Query(Vec<(String, String)>);
 impl Query {
     pub fn parse(raw: Option<&str>) -> Self {
         let pairs = raw.unwrap_or_default().split('&').filter(|p| !p.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (plus(k), plus(v))).collect())
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(k, v)| (plus(k), plus(v)))
+                .collect(),
+        )
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -56,7 +61,8 @@ pub struct RequestInfo {
 
 impl RequestInfo {
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let mut info = Self { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
+        let mut info =
+            Self { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
         let raw: Vec<&str> = path.trim_matches('/').split('/').collect();
         let mut parts = raw.as_slice();
         if parts.len() < 3 {
@@ -126,7 +132,8 @@ impl RequestInfo {
 
     /// Whether this names one object by its path, not by a selector.
     pub fn on_collection(&self) -> bool {
-        matches!(self.verb.as_str(), "list" | "watch" | "deletecollection" | "create") && self.subresource.is_empty()
+        matches!(self.verb.as_str(), "list" | "watch" | "deletecollection" | "create")
+            && self.subresource.is_empty()
     }
 
     /// Requests that last as long as their client likes and are not counted as in flight.
@@ -170,7 +177,11 @@ mod tests {
         let get = || Method::GET;
         check(get(), "/api/v1/namespaces", "true list g= v=v1 ns= r=namespaces sub= n= rest=");
         check(get(), "/api/v1/namespaces/a", "true get g= v=v1 ns=a r=namespaces sub= n=a rest=");
-        check(Method::PUT, "/api/v1/namespaces/a/finalize", "true update g= v=v1 ns=a r=namespaces sub=finalize n=a rest=");
+        check(
+            Method::PUT,
+            "/api/v1/namespaces/a/finalize",
+            "true update g= v=v1 ns=a r=namespaces sub=finalize n=a rest=",
+        );
         check(get(), "/api/v1/namespaces/a/pods", "true list g= v=v1 ns=a r=pods sub= n= rest=");
         check(get(), "/api/v1/namespaces/a/pods/p/log", "true get g= v=v1 ns=a r=pods sub=log n=p rest=");
         check(
@@ -178,13 +189,21 @@ mod tests {
             "/api/v1/namespaces/a/pods/p/proxy/x/y%20z/",
             "true get g= v=v1 ns=a r=pods sub=proxy n=p rest=x/y%20z/",
         );
-        check(get(), "/apis/apps/v1/deployments?watch=1", "true watch g=apps v=v1 ns= r=deployments sub= n= rest=");
+        check(
+            get(),
+            "/apis/apps/v1/deployments?watch=1",
+            "true watch g=apps v=v1 ns= r=deployments sub= n= rest=",
+        );
         check(
             get(),
             "/apis/apps/v1/deployments?fieldSelector=metadata.name%3Dx",
             "true list g=apps v=v1 ns= r=deployments sub= n=x rest=",
         );
-        check(Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "true deletecollection g=apps v=v1 ns=a r=deployments sub= n= rest=");
+        check(
+            Method::DELETE,
+            "/apis/apps/v1/namespaces/a/deployments",
+            "true deletecollection g=apps v=v1 ns=a r=deployments sub= n= rest=",
+        );
         check(get(), "/api/v1/watch/namespaces/a/pods/p", "true watch g= v=v1 ns=a r=pods sub= n=p rest=");
         check(get(), "/api/v1", "false get g= v= ns= r= sub= n= rest=");
         check(get(), "/apis/apps/v1", "false get g= v= ns= r= sub= n= rest=");
