@@ -1,0 +1,175 @@
+//! `ctl cluster up`.
+//!
+//! Every step looks first at what is there, so that a second `up`, or one after a crash, does only what is missing.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+
+use super::components::{self, API_SERVER, };
+use super::layout::Layout;
+use super::progress::step;
+use super::settings::{Settings, write_if_changed};
+use super::supervisor::{self, Answer, Request};
+
+/// How long each part may take to come up before the user is told where to look.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub async fn up(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+    super::require_root()?;
+    components::check_programs()?;
+    let changed = step("Certificates and configuration", async { write_everything(layout, settings) }).await?;
+    step("Daemons", start_daemons(layout, &changed)).await?;
+    let (pause, api) = tokio::join!(
+        step("Container runtime and pause image", provide_pause_image(layout, settings)),
+        step("API server", api_ready(layout))
+    );
+    pause?;
+    let client = api?;
+    step("Cluster DNS", publish_dns(&client, settings)).await?;
+    step(&format!("Node {}", settings.node_name), node_ready(&client, layout, &settings.node_name)).await?;
+    eprintln!("\nexport KUBECONFIG={}", layout.kubeconfig("admin").display());
+    Ok(())
+}
+
+/// Writes certificates, kubeconfigs and configurations; names the components that must restart for theirs.
+fn write_everything(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<String>> {
+    for dir in [layout.config_dir(), layout.state_dir(), layout.run_dir(), layout.cni_config_dir()] {
+        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    settings.store(layout)?;
+    keelson_pki::ensure_all(&layout.config_dir(), &identity(settings)?).context("issue certificates")?;
+    let mut changed = components::write_configs(layout, settings)?;
+    if settings.runtime_endpoint.is_none() {
+        let config = containerd_config(layout);
+        if write_if_changed(&layout.containerd_config(), config.as_bytes())? {
+            changed.push(components::CONTAINERD.into());
+        }
+    }
+    Ok(changed)
+}
+
+async fn start_daemons(layout: &Layout, changed: &[String]) -> anyhow::Result<()> {
+    let socket = layout.supervisor_socket();
+    if let Some(Answer::Components(states)) = supervisor::ask(&socket, &Request::Status).await? {
+        // Those with a new configuration, and those that a `down` that was cut short had stopped.
+        let restart: Vec<String> = states
+            .into_iter()
+            .filter(|state| state.pid.is_none() || changed.contains(&state.name))
+            .map(|state| state.name)
+            .collect();
+        return match supervisor::ask(&socket, &Request::Restart(restart)).await? {
+            Some(Answer::Failed(why)) => bail!("{why}"),
+            _ => Ok(()),
+        };
+    }
+    let log = layout.log_file("supervisor");
+    if let Some(dir) = log.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    let output = std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
+    let mut child = Command::new(std::env::current_exe().context("find ctl itself")?)
+        .args(["cluster", "supervise", "--root"])
+        .arg(layout.root())
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+        .context("start the supervisor")?;
+    wait_for("the supervisor", async || {
+        if let Some(status) = child.try_wait()? {
+            bail!("the supervisor ended with {status}; see {}", log.display());
+        }
+        Ok(supervisor::ask(&socket, &Request::Status).await?.is_some())
+    })
+    .await
+}
+
+/// Asks again, at short intervals, until the answer is yes. An error ends the wait.
+async fn wait_for(what: &str, mut ready: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let asking = async {
+        while !ready().await? {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| bail!("{what}: not ready after {PATIENCE:?}"))
+}
+
+async fn api_ready(layout: &Layout) -> anyhow::Result<kube::Client> {
+    let client = keelson_client::connect(&layout.kubeconfig("admin"), "ctl").await.context("read admin.kubeconfig")?;
+    let mut last = String::new();
+    let ready = wait_for("the API server", async || {
+        let request = http::Request::get("/readyz").body(Vec::new())?;
+        match client.request_text(request).await {
+            Ok(_) => Ok(true),
+            Err(error) => {
+                last = error.to_string();
+                Ok(false)
+            }
+        }
+    })
+    .await;
+    ready.with_context(|| format!("last answer: {last}; see {}", layout.log_file(API_SERVER).display()))?;
+    Ok(client)
+}
+
+async fn node_ready(client: &kube::Client, layout: &Layout, name: &str) -> anyhow::Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let ready = kube::runtime::wait::await_condition(nodes, name, |node: Option<&Node>| {
+        let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+    });
+    match tokio::time::timeout(PATIENCE, ready).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error).context("watch the node"),
+        Err(_) => bail!(
+            "the node is not Ready after {PATIENCE:?}; `ctl describe node {name}` and {} say why",
+            layout.log_file("node-agent").display()
+        ),
+    }
+}
+
+/// The Service `kube-dns` at its fixed address. Its one endpoint is the node's DNS daemon, which is no pod.
+async fn publish_dns(client: &kube::Client, settings: &Settings) -> anyhow::Result<()> {
+    let ports = |extra: &str| {
+        let port = |name: &str, protocol: &str, port: u16| {
+            let mut value = json!({"name": name, "protocol": protocol, "port": port});
+            if !extra.is_empty() {
+                value[extra] = json!(settings.ports.dns);
+            }
+            value
+        };
+        let number = if extra.is_empty() { settings.ports.dns } else { 53 };
+        json!([port("dns", "UDP", number), port("dns-tcp", "TCP", number)])
+    };
+    let labels = json!({"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
+        "spec": {"clusterIP": settings.cluster_dns, "ports": ports("targetPort")},
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "kube-dns", "namespace": "kube-system",
+                     "labels": {"kubernetes.io/service-name": "kube-dns"}},
+        "addressType": if settings.node_ip.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [settings.node_ip], "conditions": {"ready": true}}],
+        "ports": ports(""),
+    });
+    let apply = PatchParams::apply("ctl-cluster-up").force();
+    Api::<Service>::namespaced(client.clone(), "kube-system")
+        .patch("kube-dns", &apply, &Patch::Apply(service))
+        .await
+        .context("apply Service kube-dns")?;
+    Api::<EndpointSlice>::namespaced(client.clone(), "kube-system")
+        .patch("kube-dns", &apply, &Patch::Apply(slice))
+        .await
+        .context("apply EndpointSlice kube-dns")?;
+    Ok(())
+}
