@@ -1,0 +1,192 @@
+//! The redb file: opened, shared by readers, closed and opened again after an I/O error.
+//!
+//! After a failed write or sync redb refuses everything until the file is opened anew, which brings
+//! back the last committed state. The writer does that; readers meanwhile wait at the lock.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use redb::{
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction,
+};
+
+use super::fault::{Faults, FaultyFile};
+use super::format::{FIRST_REVISION, FORMAT, KEYS, LEASE_KEYS, LEASES, LOG, META, META_FORMAT};
+use crate::error::Error;
+use crate::types::Revision;
+
+/// A file that may be closed for a moment.
+pub(super) struct Handle {
+    path: PathBuf,
+    cache_bytes: usize,
+    faults: Option<Arc<Faults>>,
+    database: RwLock<Option<Database>>,
+}
+
+impl Handle {
+    /// Opens the file, creating it and its folder if need be.
+    pub(super) fn open(path: &Path, cache_bytes: usize, faults: Option<Arc<Faults>>) -> Result<Self, Error> {
+        let handle = Self { path: path.to_owned(), cache_bytes, faults, database: RwLock::new(None) };
+        handle.reopen()?;
+        Ok(handle)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Closes the file if it is open, then opens it. Readers wait.
+    pub(super) fn reopen(&self) -> Result<(), Error> {
+        let mut slot = self.database.write();
+        drop(slot.take());
+        let database = self.open_file().map_err(|error| self.explain(error))?;
+        prepare(&database).map_err(|error| self.explain_redb("open", error))?;
+        *slot = Some(database);
+        Ok(())
+    }
+
+    /// Closes the file for good; reads in progress fail.
+    pub(super) fn close(&self) {
+        drop(self.database.write().take());
+    }
+
+    fn open_file(&self) -> Result<Database, DatabaseError> {
+        let file = create_private(&self.path)?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(self.cache_bytes);
+        match &self.faults {
+            None => builder.create_with_backend(redb::backends::FileBackend::new(file)?),
+            Some(faults) => builder.create_with_backend(FaultyFile::new(file, faults.clone())?),
+        }
+    }
+
+    /// Runs a read on a snapshot of the committed state. Tries again if the file was reopened
+    /// meanwhile.
+    pub(super) fn read<T>(
+        &self,
+        read: impl Fn(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        const ATTEMPTS: usize = 3;
+        let mut attempt = 1;
+        loop {
+            match self.begin_read().and_then(|transaction| read(&transaction)) {
+                Err(redb::Error::DatabaseClosed | redb::Error::PreviousIo) if attempt < ATTEMPTS => {
+                    attempt += 1
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn begin_read(&self) -> Result<ReadTransaction, redb::Error> {
+        match &*self.database.read() {
+            Some(database) => Ok(database.begin_read()?),
+            None => Err(redb::Error::DatabaseClosed),
+        }
+    }
+
+    /// A transaction whose commit is durable and after which a crash needs no repair.
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, redb::Error> {
+        match &*self.database.read() {
+            Some(database) => begin_durable(database),
+            None => Err(redb::Error::DatabaseClosed),
+        }
+    }
+
+    /// The revision of the committed state.
+    pub(super) fn revision(&self) -> Result<Revision, redb::Error> {
+        self.read(revision_in)
+    }
+
+    fn explain(&self, error: DatabaseError) -> Error {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => Error::AlreadyOpen { path: self.path.clone() },
+            error => self.explain_redb("open", error.into()),
+        }
+    }
+
+    /// An error of the file in terms of what its owner can do.
+    pub(super) fn explain_redb(&self, operation: &'static str, error: redb::Error) -> Error {
+        match error {
+            redb::Error::Corrupted(_)
+            | redb::Error::UpgradeRequired(_)
+            | redb::Error::TableTypeMismatch { .. } => {
+                Error::Damaged { path: self.path.clone(), source: error.into() }
+            }
+            error => Error::Unavailable(self.unavailable(operation, error)),
+        }
+    }
+
+    pub(super) fn unavailable(&self, operation: &'static str, error: redb::Error) -> crate::Unavailable {
+        let advice = match &error {
+            redb::Error::Io(error) => io_advice(error),
+            redb::Error::PreviousIo => "an earlier read or write of its file failed".to_owned(),
+            redb::Error::DatabaseClosed => "it is closed".to_owned(),
+            _ => "its file could not be used".to_owned(),
+        };
+        crate::Unavailable {
+            operation,
+            subject: self.path.display().to_string(),
+            advice,
+            source: Some(error.into()),
+        }
+    }
+}
+
+pub(super) fn revision_in(transaction: &ReadTransaction) -> Result<Revision, redb::Error> {
+    let log = transaction.open_table(LOG)?;
+    Ok(log.last()?.map_or(FIRST_REVISION, |(revision, _)| revision.value()))
+}
+
+fn begin_durable(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// Makes sure that all tables exist in a layout this code knows. Writes nothing if they do.
+fn prepare(database: &Database) -> Result<(), redb::Error> {
+    if let Ok(meta) = database.begin_read()?.open_table(META) {
+        return match meta.get(META_FORMAT)?.map(|format| format.value()) {
+            Some(FORMAT) => Ok(()),
+            other => Err(redb::Error::Corrupted(format!("file format {other:?}, expected {FORMAT}"))),
+        };
+    }
+    let transaction = begin_durable(database)?;
+    transaction.open_table(LOG)?;
+    transaction.open_table(KEYS)?;
+    transaction.open_table(LEASES)?;
+    transaction.open_table(LEASE_KEYS)?;
+    transaction.open_table(META)?.insert(META_FORMAT, FORMAT)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Opens or creates a file that only its owner may read: it holds Secrets.
+fn create_private(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn io_advice(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full: free some space, writes then go on by themselves".to_owned()
+        }
+        io::ErrorKind::FileTooLarge => {
+            "its file reached the size limit of the process or file system".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => "its file may not be opened: check owner and mode".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the file system is read-only: check the disk and remount it".to_owned()
+        }
+        _ => "reading or writing its file failed: check the disk and the kernel log".to_owned(),
+    }
+}

@@ -1,0 +1,4 @@
+//! The store's tests: one contract for all backends, and what is particular to each.
+
+mod contract;
+mod support;
