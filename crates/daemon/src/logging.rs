@@ -1,7 +1,7 @@
 //! Logs go to stderr: whoever starts the daemon decides where that leads.
 
 use serde::Deserialize;
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, fmt};
 
@@ -23,12 +23,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// The level is not one.
+/// Why a level was not understood.
 #[derive(Debug, thiserror::Error)]
-#[error("logging.level {level:?} is not a level")]
-pub struct Error {
-    level: String,
-    source: ParseError,
+pub enum Error {
+    #[error("{part:?} is neither a level (error, warn, info, debug, trace, off) nor TARGET=LEVEL")]
+    Part { part: String },
+    #[error("parse the log level {level:?}")]
+    Parse { level: String, source: ParseError },
 }
 
 impl Default for LogConfig {
@@ -38,15 +39,15 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    pub(crate) fn check(&self) -> Result<(), ParseError> {
-        self.level.parse::<Targets>().map(drop)
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        parse(&self.level).map(drop)
     }
 }
 
 /// Sets the process's subscriber. A second call leaves the first in place.
 pub fn init(config: &LogConfig) -> Result<(), Error> {
     let level = std::env::var("KEELSON_LOG").unwrap_or_else(|_| config.level.clone());
-    let filter: Targets = level.parse().map_err(|source| Error { level, source })?;
+    let filter = parse(&level)?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(ansi);
     let subscriber = tracing_subscriber::registry();
@@ -60,4 +61,12 @@ pub fn init(config: &LogConfig) -> Result<(), Error> {
         }
     };
     Ok(())
+}
+
+/// `Targets` takes a lone word that is no level for a target; here it is a mistake.
+fn parse(level: &str) -> Result<Targets, Error> {
+    if let Some(part) = level.split(',').find(|p| !p.contains('=') && p.parse::<LevelFilter>().is_err()) {
+        return Err(Error::Part { part: part.to_owned() });
+    }
+    level.parse().map_err(|source| Error::Parse { level: level.to_owned(), source })
 }
