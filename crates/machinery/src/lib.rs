@@ -1,1 +1,14 @@
-//! Pure functions on objects, driven by the schema: prune, strict field checks, patches, server-side apply, codecs, Table printing.
+//! Pure functions on objects, driven by the schema: prune, strict field checks, patches, server-side apply,
+//! codecs, Table printing.
+//!
+//! Objects are `serde_json::Value`s whose maps are sorted by key. No function here does I/O or reads a clock.
+
+pub mod decode;
+pub mod encode;
+pub mod path;
+pub mod prune;
+mod validate;
+
+pub use decode::DecodeError;
+pub use prune::FieldValidation;
+pub use validate::validate_schema;

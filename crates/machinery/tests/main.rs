@@ -1,0 +1,6 @@
+//! Behaviour of the machinery, feature by feature.
+
+mod decode;
+mod prune;
+mod roundtrip;
+mod validate;
