@@ -1,1 +1,3 @@
-//! Code generation and repository checks.
+//! Checks on the repository itself that no compiler makes.
+
+pub mod layers;
