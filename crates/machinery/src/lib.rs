@@ -4,11 +4,14 @@
 //! Objects are `serde_json::Value`s whose maps are sorted by key. No function here does I/O or reads a clock.
 
 pub mod decode;
+pub mod diff;
 pub mod encode;
+pub mod patch;
 pub mod path;
 pub mod prune;
 mod validate;
 
 pub use decode::DecodeError;
+pub use patch::PatchError;
 pub use prune::FieldValidation;
 pub use validate::validate_schema;

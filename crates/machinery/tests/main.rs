@@ -1,6 +1,7 @@
 //! Behaviour of the machinery, feature by feature.
 
 mod decode;
+mod patch;
 mod prune;
 mod roundtrip;
 mod validate;
