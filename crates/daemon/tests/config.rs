@@ -83,6 +83,6 @@ fn all_problems_are_told_at_once() {
 
 #[test]
 fn broken_yaml_is_refused_with_its_line() {
-    let error = load("workers: 3\n  peers: [\n").unwrap_err();
+    let error = load("workers: 3\npeers: [\n").unwrap_err();
     assert!(error.contains("line 2"), "{error}");
 }

@@ -63,7 +63,8 @@ fn stamp(path: &Path) -> Stamp {
     Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()))
 }
 
-type Load<T> = dyn Fn() -> Result<T, Error> + Send + Sync;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Load<T> = dyn Fn() -> Result<T, BoxError> + Send + Sync;
 
 /// A value made from files, remade when one of them changes.
 pub struct Files<T> {
@@ -81,24 +82,25 @@ struct State<T> {
 
 impl<T> Files<T> {
     /// Loads for the first time; fails where later loads would keep the last good value.
-    pub fn new(
+    pub fn new<E: std::error::Error + Send + Sync + 'static>(
         paths: Vec<PathBuf>,
-        load: impl Fn() -> Result<T, Error> + Send + Sync + 'static,
-    ) -> Result<Files<T>, Error> {
+        load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<Files<T>, E> {
         Files::with_interval(paths, CHECK_INTERVAL, load)
     }
 
     /// As [`Files::new`], looking at the files no more often than every `interval`.
-    pub fn with_interval(
+    pub fn with_interval<E: std::error::Error + Send + Sync + 'static>(
         paths: Vec<PathBuf>,
         interval: Duration,
-        load: impl Fn() -> Result<T, Error> + Send + Sync + 'static,
-    ) -> Result<Files<T>, Error> {
+        load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<Files<T>, E> {
         // Stamps are taken before the content: a change in between is then seen at the next look.
         let stamps = paths.iter().map(|p| stamp(p)).collect();
         let value = Arc::new(load()?);
         let state = RwLock::new(State { value, stamps, checked: Instant::now() });
-        Ok(Files { paths, load: Box::new(load), interval, state })
+        let load = Box::new(move || load().map_err(BoxError::from));
+        Ok(Files { paths, load, interval, state })
     }
 
     /// The value of the files as they are now, or as they last were when they could be used.
@@ -122,7 +124,7 @@ impl<T> Files<T> {
                 // The stamps stay old, so that the next look tries again: certificate and key are two
                 // files, and between their renames they do not fit.
                 Err(error) => {
-                    let error: &dyn std::error::Error = &error;
+                    let error: &dyn std::error::Error = &*error;
                     tracing::warn!(files = %self.names(), error, "certificate files changed: not usable, kept the old");
                 }
             }
