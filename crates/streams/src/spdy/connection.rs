@@ -157,12 +157,7 @@ impl Shared {
     }
 }
 
-async fn read_frames(
-    mut io: ReadHalf<impl Io>,
-    shared: Shared,
-    accept: mpsc::Sender<Stream>,
-    role: Role,
-) {
+async fn read_frames(mut io: ReadHalf<impl Io>, shared: Shared, accept: mpsc::Sender<Stream>, role: Role) {
     let mut decoder = Decoder::new();
     loop {
         let frame = match decoder.read(&mut io).await {
@@ -186,7 +181,9 @@ async fn read_frames(
                 }
             }
             Frame::Data { id, fin, data } => shared.deliver(id, &data, fin).await,
-            Frame::SynReply { id, fin: true, .. } | Frame::Headers { id, fin: true } | Frame::Reset { id, .. } => {
+            Frame::SynReply { id, fin: true, .. }
+            | Frame::Headers { id, fin: true }
+            | Frame::Reset { id, .. } => {
                 shared.deliver(id, &[], true).await;
             }
             Frame::Ping { id } => {
@@ -221,13 +218,21 @@ async fn write_frames(mut io: WriteHalf<impl Io>, mut queue: mpsc::Receiver<Fram
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 

@@ -17,14 +17,36 @@ const MAX_HEADER_BLOCK: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
-    SynStream { id: u32, fin: bool, headers: Headers },
-    SynReply { id: u32, fin: bool, headers: Headers },
-    Reset { id: u32, status: u32 },
-    Ping { id: u32 },
-    GoAway { last: u32 },
+    SynStream {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    SynReply {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    Reset {
+        id: u32,
+        status: u32,
+    },
+    Ping {
+        id: u32,
+    },
+    GoAway {
+        last: u32,
+    },
     /// More headers on an open stream.
-    Headers { id: u32, fin: bool },
-    Data { id: u32, fin: bool, data: Bytes },
+    Headers {
+        id: u32,
+        fin: bool,
+    },
+    Data {
+        id: u32,
+        fin: bool,
+        data: Bytes,
+    },
     /// Settings and window updates: read and left aside.
     Other,
 }
