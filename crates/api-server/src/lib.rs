@@ -1,14 +1,33 @@
 //! The API server: TLS, authentication, authorization, admission, the generic path per verb, watch cache.
 //!
-//! A request's way: [`server`] accepts it, `request` says what it asks for, [`authn`] who asks and
-//! [`authz`] whether they may, `verbs` and `subresources` do it with the help of [`strategies`] and
-//! [`admission`], and `response` alone turns the outcome, errors included, into HTTP.
+//! A request's way: [`server`] accepts it, [`request`] says what it asks for, [`authn`] who asks and
+//! [`authz`] whether they may, [`verbs`] and [`subresources`] do it with the help of [`strategies`] and
+//! [`admission`], and [`response`] alone turns the outcome, errors included, into HTTP.
 
-// pub mod cache;
+pub mod app;
+pub mod body;
+pub mod cache;
+pub mod codec;
 pub mod config;
+pub mod convert;
+pub mod custom;
+pub mod discovery;
+pub mod meta;
+pub mod metrics;
+pub mod negotiate;
+pub mod node;
+pub mod objects;
+pub mod openapi;
+pub mod options;
+pub mod patches;
+pub mod printer;
+pub mod registry;
 pub mod request;
+pub mod response;
 pub mod server;
+pub mod subresources;
 pub mod types;
+pub mod verbs;
 
 pub mod admission;
 pub mod alloc;

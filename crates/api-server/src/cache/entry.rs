@@ -127,7 +127,12 @@ pub struct CacheEvent {
 }
 
 impl CacheEvent {
-    pub(super) fn new(kind: ChangeKind, revision: u64, entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
+    pub(super) fn new(
+        kind: ChangeKind,
+        revision: u64,
+        entry: Arc<Entry>,
+        previous: Option<Arc<Entry>>,
+    ) -> Self {
         let frames = Default::default();
         Self { revision, kind, entry, previous, at: Instant::now(), frames }
     }
@@ -197,7 +202,9 @@ pub fn splice_revision(stored: &[u8], revision: u64) -> Bytes {
 
 /// Spliced bytes with another revision.
 pub fn replace_revision(spliced: &[u8], revision: u64) -> Bytes {
-    let start = find(spliced, METADATA).map(|at| at + METADATA.len()).filter(|at| spliced[*at..].starts_with(REVISION));
+    let start = find(spliced, METADATA)
+        .map(|at| at + METADATA.len())
+        .filter(|at| spliced[*at..].starts_with(REVISION));
     let Some(start) = start.map(|at| at + REVISION.len()) else { return Bytes::copy_from_slice(spliced) };
     let end = spliced[start..].iter().position(|b| *b == b'"').map_or(start, |n| start + n);
     let mut digits = itoa::Buffer::new();
@@ -215,17 +222,24 @@ mod tests {
     #[test]
     fn a_revision_is_put_into_metadata_and_replaced_there() {
         let spliced = splice_revision(br#"{"kind":"A","metadata":{"name":"x"},"data":{"metadata":{}}}"#, 7);
-        assert_eq!(&spliced[..], br#"{"kind":"A","metadata":{"resourceVersion":"7","name":"x"},"data":{"metadata":{}}}"#);
+        assert_eq!(
+            &spliced[..],
+            br#"{"kind":"A","metadata":{"resourceVersion":"7","name":"x"},"data":{"metadata":{}}}"#
+        );
         assert_eq!(
             &replace_revision(&spliced, 123)[..],
             br#"{"kind":"A","metadata":{"resourceVersion":"123","name":"x"},"data":{"metadata":{}}}"#
         );
-        assert_eq!(&splice_revision(br#"{"metadata":{}}"#, 1)[..], br#"{"metadata":{"resourceVersion":"1"}}"#);
+        assert_eq!(
+            &splice_revision(br#"{"metadata":{}}"#, 1)[..],
+            br#"{"metadata":{"resourceVersion":"1"}}"#
+        );
     }
 
     #[test]
     fn labels_are_found_whatever_their_order() {
-        let head: Head = serde_json::from_str(r#"{"metadata":{"labels":{"b":"2","a":"1"}},"spec":{}}"#).unwrap();
+        let head: Head =
+            serde_json::from_str(r#"{"metadata":{"labels":{"b":"2","a":"1"}},"spec":{}}"#).unwrap();
         assert_eq!(head.metadata.labels.get("a"), Some("1"));
         assert_eq!(head.metadata.labels.get("c"), None);
         let none: Head = serde_json::from_str(r#"{"metadata":{"labels":null}}"#).unwrap();

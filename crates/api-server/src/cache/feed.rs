@@ -113,7 +113,8 @@ impl Caches {
         let mut applied = self.applied.subscribe();
         let reached = async {
             loop {
-                let wait = tokio::time::timeout(Duration::from_millis(50), applied.wait_for(|at| *at >= revision));
+                let wait =
+                    tokio::time::timeout(Duration::from_millis(50), applied.wait_for(|at| *at >= revision));
                 if let Ok(reached) = wait.await {
                     return reached.map(|at| *at).unwrap_or_default();
                 }
@@ -199,7 +200,10 @@ impl Caches {
     /// After a lost watch: start over if its history is gone, else try again shortly.
     async fn recover(&self, error: keelson_store::Error) {
         tracing::warn!(error = &error as &dyn std::error::Error, "the watch of the store ended");
-        if matches!(error, keelson_store::Error::Compacted { .. } | keelson_store::Error::FutureRevision { .. }) {
+        if matches!(
+            error,
+            keelson_store::Error::Compacted { .. } | keelson_store::Error::FutureRevision { .. }
+        ) {
             match self.load().await {
                 Ok(revision) => {
                     self.applied.send_replace(revision);
@@ -309,7 +313,8 @@ pub fn storage_error(error: &keelson_store::Error) -> StatusError {
 
 /// A revision this server has not reached in time: the client may ask again.
 fn too_large(revision: u64, current: u64) -> StatusError {
-    let error = StatusError::timeout(format!("Too large resource version: {revision}, current: {current}"), 1);
+    let error =
+        StatusError::timeout(format!("Too large resource version: {revision}, current: {current}"), 1);
     let mut status = error.into_status();
     if let Some(details) = &mut status.details {
         details.causes.push(keelson_api_types::Cause {

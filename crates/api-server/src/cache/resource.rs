@@ -278,7 +278,8 @@ mod tests {
         let cache = ResourceCache::new(10);
         cache.apply("a", 11, Some(entry("a", 11)));
         cache.apply("a", 12, None);
-        let kinds = |after| -> Vec<_> { cache.changes_after(after, 9).unwrap().iter().map(|e| e.kind).collect() };
+        let kinds =
+            |after| -> Vec<_> { cache.changes_after(after, 9).unwrap().iter().map(|e| e.kind).collect() };
         assert_eq!(kinds(10), [ChangeKind::Added, ChangeKind::Deleted]);
         assert_eq!(kinds(11), [ChangeKind::Deleted]);
         assert_eq!(kinds(99), []);

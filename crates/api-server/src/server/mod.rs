@@ -1,1 +1,157 @@
 //! Accepting connections: TLS with optional client certificates, HTTP/1.1 and HTTP/2, graceful end.
+
+mod handler;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use keelson_daemon::tls::rustls::ServerConfig;
+use keelson_daemon::tls::{ClientAuth, ClientVerifier, ServerFiles, server_config};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::App;
+use crate::config::Config;
+use crate::types::{Peer, PeerCert};
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long requests under way may take to end at shutdown; watches are closed at once.
+const DRAIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("could not listen on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("could not set up TLS")]
+    Tls(#[source] keelson_daemon::tls::Error),
+    #[error("could not open the store")]
+    Store(#[source] keelson_store::Error),
+    #[error("could not load the store's objects")]
+    Load(#[source] keelson_store::Error),
+}
+
+/// A listener with its TLS, ready to serve.
+pub struct Listener {
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    verifier: ClientVerifier,
+}
+
+impl Listener {
+    pub async fn bind(config: &Config) -> Result<Self, Error> {
+        let files = ServerFiles {
+            cert: config.serving_cert(),
+            key: config.serving_key(),
+            client_cas: Vec::new(),
+            client_auth: ClientAuth::Requested,
+        };
+        let tls = server_config(&files).map_err(Error::Tls)?;
+        let mut authorities = vec![config.client_ca()];
+        authorities.extend(Some(config.front_proxy_ca()).filter(|p| p.exists()));
+        let verifier = ClientVerifier::new(authorities).map_err(Error::Tls)?;
+        let address = config.listen_address();
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+        Ok(Self { listener, tls, verifier })
+    }
+
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until shutdown, then lets the requests under way end.
+    pub async fn serve(self, app: Arc<App>) {
+        let acceptor = TlsAcceptor::from(self.tls);
+        let graceful = GracefulShutdown::new();
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(1000)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .keep_alive_interval(Duration::from_secs(30))
+            .max_header_list_size(1 << 20);
+        let http = Arc::new(http);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = app.shutdown.cancelled() => break,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let connection = Connection {
+                app: app.clone(),
+                acceptor: acceptor.clone(),
+                verifier: self.verifier.clone(),
+                http: http.clone(),
+                watcher: graceful.watcher(),
+                address,
+            };
+            tokio::spawn(connection.run(stream));
+        }
+        drop(self.listener);
+        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+    }
+}
+
+struct Connection {
+    app: Arc<App>,
+    acceptor: TlsAcceptor,
+    verifier: ClientVerifier,
+    http: Arc<auto::Builder<TokioExecutor>>,
+    watcher: hyper_util::server::graceful::Watcher,
+    address: SocketAddr,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let tls = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.address, %error, "TLS handshake failed");
+                return;
+            }
+            Err(_) => return,
+        };
+        let chain = tls.get_ref().1.peer_certificates().map(<[_]>::to_vec);
+        // A certificate that our authorities did not sign is a wrong credential, answered with 401.
+        let (certificate, refused) = match chain {
+            None => (None, false),
+            Some(chain) => match self.verifier.verify(&chain) {
+                Ok(()) => {
+                    let chain = chain.into_iter().map(|c| c.into_owned()).collect();
+                    (Some(Arc::new(PeerCert { chain })), false)
+                }
+                Err(error) => {
+                    tracing::info!(peer = %self.address, %error, "refused a client certificate");
+                    (None, true)
+                }
+            },
+        };
+        let peer = Peer { address: self.address, certificate };
+        let app = self.app;
+        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            let (app, peer) = (app.clone(), peer.clone());
+            async move { Ok::<_, std::convert::Infallible>(handler::handle(app, peer, refused, request).await) }
+        });
+        let connection = self.http.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
+        if let Err(error) = self.watcher.watch(connection).await {
+            tracing::debug!(peer = %self.address, %error, "connection ended");
+        }
+    }
+}

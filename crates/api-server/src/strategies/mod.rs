@@ -137,11 +137,6 @@ pub trait Strategy: Send + Sync {
         Grace::Now
     }
 
-    /// `Some(true)` if dependents are orphaned unless the options say otherwise.
-    fn orphans_by_default(&self) -> bool {
-        false
-    }
-
     /// Takes what a new object needs from an allocator and writes it into the object.
     fn reserve_create(
         &self,

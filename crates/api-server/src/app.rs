@@ -1,0 +1,98 @@
+//! What all requests share, and one request on its way through the server.
+
+use std::sync::{Arc, OnceLock};
+
+use http::{HeaderMap, Method};
+use hyper::body::Incoming;
+use keelson_api_types::StatusError;
+use keelson_daemon::{Health, Metrics};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Caches;
+use crate::config::Config;
+use crate::metrics::Requests;
+use crate::negotiate::{Accepted, accepted};
+use crate::node::NodeClient;
+use crate::registry::{Registry, Resource};
+use crate::request::{Query, RequestInfo};
+use crate::response::{IncludeObject, Presenter};
+use crate::types::{Authorizer, Peer, Security, UserInfo};
+
+/// The server's state.
+pub struct App {
+    pub config: Config,
+    pub caches: Arc<Caches>,
+    pub registry: Registry,
+    pub security: OnceLock<Arc<dyn Security>>,
+    pub health: Health,
+    pub metrics: Metrics,
+    pub requests: Requests,
+    pub shutdown: CancellationToken,
+    pub node: NodeClient,
+    pub openapi: crate::openapi::OpenApi,
+}
+
+impl App {
+    pub fn security(&self) -> Result<&dyn Security, StatusError> {
+        let security = self.security.get().map(|s| &**s);
+        security.ok_or_else(|| StatusError::service_unavailable("the server is starting"))
+    }
+
+    pub fn authorizer(&self) -> Result<&dyn Authorizer, StatusError> {
+        Ok(self.security()?.authorizer())
+    }
+
+    /// The resource a request names, or 404 as for a path that nothing answers.
+    pub fn resource(&self, info: &RequestInfo) -> Result<Arc<Resource>, StatusError> {
+        let found = self.registry.find(&info.group, &info.version, &info.resource);
+        found.ok_or_else(StatusError::not_found_path)
+    }
+}
+
+/// An authenticated and authorized request.
+pub struct Call {
+    pub method: Method,
+    pub info: RequestInfo,
+    pub query: Query,
+    /// As the client wrote it.
+    pub raw_query: Option<String>,
+    pub headers: HeaderMap,
+    pub user: UserInfo,
+    pub peer: Peer,
+    pub body: Option<Incoming>,
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// Sent with the response, successful or not.
+    pub warnings: Vec<String>,
+}
+
+impl Call {
+    pub fn accepted(&self) -> Result<Accepted, StatusError> {
+        accepted(&self.headers, self.query.flag("pretty"))
+    }
+
+    pub fn presenter(&self, resource: &Arc<Resource>) -> Result<Presenter, StatusError> {
+        Ok(Presenter {
+            resource: resource.clone(),
+            accepted: self.accepted()?,
+            include_object: IncludeObject::parse(self.query.get("includeObject")),
+        })
+    }
+
+    pub fn user_agent(&self) -> &str {
+        self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    pub fn content_type(&self) -> &str {
+        let text =
+            self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        text.split(';').next().unwrap_or_default().trim()
+    }
+
+    /// The whole body, at most as much as a request may carry.
+    pub async fn body(&mut self) -> Result<bytes::Bytes, StatusError> {
+        match self.body.take() {
+            Some(body) => crate::codec::read_body(body).await,
+            None => Ok(bytes::Bytes::new()),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The body of a response: whole, in chunks made while they are sent, or as long as someone watches.
+
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::Stream;
+use futures::stream::BoxStream;
+use hyper::body::{Frame, Incoming, SizeHint};
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A response as handlers make it.
+pub type Response = http::Response<Body>;
+
+pub enum Body {
+    Whole(Option<Bytes>),
+    /// Made while it is sent, so that a long list is never whole in memory.
+    Chunks(Box<dyn Iterator<Item = Bytes> + Send>),
+    /// Never compressed, sent as it comes.
+    Stream(BoxStream<'static, Result<Bytes, BoxError>>),
+    /// What another server answers.
+    Relayed(Incoming),
+}
+
+impl Body {
+    pub fn empty() -> Self {
+        Self::Whole(None)
+    }
+
+    /// Compresses what is worth it; the least level, as upstream does.
+    pub fn gzip(self) -> Self {
+        match self {
+            Self::Whole(Some(bytes)) => {
+                let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 6), Compression::new(1));
+                match encoder.write_all(&bytes).and_then(|()| encoder.finish()) {
+                    Ok(packed) => Self::Whole(Some(packed.into())),
+                    Err(_) => Self::Whole(Some(bytes)),
+                }
+            }
+            Self::Chunks(chunks) => Self::Chunks(Box::new(Gzip::new(chunks))),
+            other => other,
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Whole(Some(bytes.into()))
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Self::Whole(Some(Bytes::from_static(text.as_bytes())))
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Chunks(chunks) => Poll::Ready(chunks.next().map(|b| Ok(Frame::data(b)))),
+            Self::Stream(stream) => stream.as_mut().poll_next(cx).map_ok(Frame::data),
+            Self::Relayed(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Relayed(incoming) => incoming.is_end_stream(),
+            _ => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Relayed(incoming) => incoming.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// Compresses chunk by chunk.
+struct Gzip<I> {
+    chunks: I,
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl<I> Gzip<I> {
+    fn new(chunks: I) -> Self {
+        Self { chunks, encoder: Some(GzEncoder::new(Vec::new(), Compression::new(1))) }
+    }
+}
+
+impl<I: Iterator<Item = Bytes>> Iterator for Gzip<I> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut encoder = self.encoder.take()?;
+        for chunk in self.chunks.by_ref() {
+            // Writing into a Vec does not fail.
+            let _ = encoder.write_all(&chunk);
+            if encoder.get_ref().len() >= 16 << 10 {
+                let packed = std::mem::take(encoder.get_mut());
+                self.encoder = Some(encoder);
+                return Some(packed.into());
+            }
+        }
+        encoder.finish().ok().map(Bytes::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn chunks_compress_to_one_gzip_stream() {
+        let text: Vec<Bytes> = (0..5000).map(|n| Bytes::from(format!("{n:x}-{}", n * 7919))).collect();
+        let packed: Vec<u8> = Gzip::new(text.clone().into_iter()).flatten().collect();
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
+        assert_eq!(plain, text.concat());
+    }
+}

@@ -1,0 +1,171 @@
+//! Bodies into objects and objects into bytes, with the machinery that knows the schema.
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use keelson_api_types::{Gvk, StatusError};
+use keelson_machinery::{DecodeError, FieldValidation, decode, encode, prune};
+use serde_json::Value;
+
+use crate::app::Call;
+use crate::options::{DeleteOptions, WriteOptions};
+use crate::registry::Resource;
+use crate::verbs::write::Writer;
+
+/// The largest body of a request, as upstream has it.
+const BODY_LIMIT: usize = 3 << 20;
+const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+
+/// Reads a body whole, up to the limit.
+pub async fn read_body(mut body: Incoming) -> Result<Bytes, StatusError> {
+    let too_large = || StatusError::request_too_large(format!("limit is {BODY_LIMIT}"));
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(too_large());
+    }
+    let mut first: Option<Bytes> = None;
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| StatusError::bad_request(format!("error reading the body: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.is_none() && whole.is_empty() {
+            // Most bodies come in one piece.
+            first = Some(data);
+            continue;
+        }
+        if let Some(start) = first.take() {
+            whole.extend_from_slice(&start);
+        }
+        whole.extend_from_slice(&data);
+        if whole.len() > BODY_LIMIT {
+            return Err(too_large());
+        }
+    }
+    Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+/// Decodes by content type; the second part are duplicate keys.
+fn decode_any(content_type: &str, body: &[u8]) -> Result<(Value, Vec<String>), StatusError> {
+    let decoded = match content_type {
+        "application/json" | "" | "*/*" => decode::json_strict(body),
+        "application/yaml" | "application/x-yaml" => decode::yaml(body),
+        _ => return Err(StatusError::unsupported_media_type(&ACCEPTED)),
+    };
+    decoded.map_err(|e| StatusError::bad_request(e.request_message("", "")))
+}
+
+pub fn write_options(call: &Call, kind: &str, resource: &Resource) -> Result<WriteOptions, StatusError> {
+    let _ = resource;
+    WriteOptions::parse(kind, &call.query, call.user_agent(), FieldValidation::Warn)
+}
+
+/// The object of a create or update, in the served version, without fields that its schema does not know.
+pub async fn decode_object(
+    call: &mut Call,
+    resource: &Resource,
+    options: &WriteOptions,
+) -> Result<Value, StatusError> {
+    let body = call.body().await?;
+    let kind = resource.gvk.clone();
+    let mut warnings = Vec::new();
+    let object = decode_as(call.content_type(), &body, &kind, &resource.ty, options, &mut warnings)?;
+    call.warnings.append(&mut warnings);
+    Ok(object)
+}
+
+/// Decodes a body as a kind that may differ from the resource's own (Scale, Binding, Eviction).
+pub fn decode_as(
+    content_type: &str,
+    body: &[u8],
+    expected: &Gvk,
+    ty: &keelson_schema::Type,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Value, StatusError> {
+    let (mut object, duplicates) = decode_any(content_type, body)?;
+    if !object.is_object() {
+        let message = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type \
+                       struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+                       \"json:\\\"kind,omitempty\\\"\" }";
+        return Err(StatusError::bad_request(message));
+    }
+    check_kind(&mut object, expected)?;
+    let fail = |error: DecodeError| {
+        StatusError::bad_request(error.request_message(&expected.version, &expected.kind))
+    };
+    let unknown = prune::check(ty, &mut object, options.validation).map_err(fail)?;
+    warnings.extend(prune::strict(options.validation, unknown, duplicates).map_err(fail)?);
+    Ok(object)
+}
+
+/// A patched object's fields against the schema.
+pub fn check_fields(
+    resource: &Resource,
+    object: &mut Value,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<(), StatusError> {
+    let fail = |error: DecodeError| {
+        let message = error.request_message(&resource.gvk.version, &resource.gvk.kind);
+        match error {
+            DecodeError::Strict(_) => StatusError::bad_request(error.to_string()),
+            _ => StatusError::bad_request(message),
+        }
+    };
+    let unknown = prune::check(&resource.ty, object, validation).map_err(fail)?;
+    warnings.extend(prune::strict(validation, unknown, Vec::new()).map_err(fail)?);
+    Ok(())
+}
+
+/// What an object says it is must be what the path is for; what it leaves out is filled in.
+fn check_kind(object: &mut Value, expected: &Gvk) -> Result<(), StatusError> {
+    let api_version = expected.api_version();
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (given_version, given_kind) = (text("apiVersion"), text("kind"));
+    if !given_version.is_empty() && given_version != api_version {
+        return Err(StatusError::bad_request(format!(
+            "the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    if !given_kind.is_empty() && given_kind != expected.kind {
+        let given = Gvk::new(expected.group.as_str(), expected.version.as_str(), given_kind.as_str());
+        return Err(StatusError::bad_request(format!(
+            "{given_kind} in version {:?} cannot be handled as a {}: converting ({given}) to ({expected}): unknown conversion",
+            expected.version, expected.kind
+        )));
+    }
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".into(), api_version.into());
+        map.insert("kind".into(), expected.kind.as_str().into());
+    }
+    Ok(())
+}
+
+/// DeleteOptions from the body, where there is one, or the query.
+pub async fn delete_options(call: &mut Call) -> Result<DeleteOptions, StatusError> {
+    let body = call.body().await?;
+    let body = match body.is_empty() {
+        true => None,
+        false => Some(decode_any(call.content_type(), &body)?.0),
+    };
+    DeleteOptions::parse(body, &call.query)
+}
+
+/// The stored form: canonical JSON without the revision, which the store gives.
+pub fn encode(object: &Value) -> Vec<u8> {
+    let has_revision = object.get("metadata").is_some_and(|m| m.get("resourceVersion").is_some());
+    if !has_revision {
+        return encode::canonical(object);
+    }
+    let mut object = object.clone();
+    crate::meta::meta_mut(&mut object).remove("resourceVersion");
+    encode::canonical(&object)
+}
+
+pub fn to_yaml(object: &Value) -> Option<String> {
+    Some(encode::yaml(object))
+}
+
+/// Enters a write into `metadata.managedFields`.
+pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
+    let _ = (writer, old, new);
+}

@@ -1,0 +1,177 @@
+//! The server's own access to its objects.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use keelson_api_types::{Gvr, StatusError};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::app::App;
+use crate::cache::{Caches, ChangeKind, Entry, ResourceCache};
+use crate::meta;
+use crate::options::{DeleteOptions, WriteOptions};
+use crate::registry::Resource;
+use crate::types::{Change, Object, Objects, UserInfo};
+use crate::verbs::delete;
+use crate::verbs::write::{self, Writer};
+
+impl App {
+    fn known(&self, gvr: &Gvr) -> Result<Arc<Resource>, StatusError> {
+        self.registry.get(gvr).ok_or_else(|| StatusError::internal(format!("no resource {gvr}")))
+    }
+
+    fn writes(&self) -> WriteOptions {
+        WriteOptions::server(false, &json!({}))
+    }
+}
+
+fn parsed(entry: &Entry) -> Option<Arc<Value>> {
+    serde_json::from_slice(&entry.bytes).ok().map(Arc::new)
+}
+
+impl Objects for App {
+    fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let resource = self.registry.get(gvr)?;
+        parsed(&*resource.cache.get(&resource.key(namespace, name))?)
+    }
+
+    fn get_fresh<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Arc<Value>>, StatusError>> {
+        Box::pin(async move {
+            let resource = self.known(gvr)?;
+            self.caches.fresh().await?;
+            let entry = resource.cache.get(&resource.key(namespace, name));
+            Ok(entry.and_then(|e| parsed(&e)))
+        })
+    }
+
+    fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>> {
+        let Some(resource) = self.registry.get(gvr) else { return Vec::new() };
+        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        resource.cache.list(&prefix, None, 0, |_| true).entries.iter().filter_map(|e| parsed(e)).collect()
+    }
+
+    fn create<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        mut object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
+        Box::pin(async move {
+            let resource = self.known(gvr)?;
+            identify(&resource, &mut object);
+            let (user, options) = (UserInfo::loopback(), self.writes());
+            let writer = own(self, &resource, &user, namespace, "", &options);
+            writer.create(object, &mut Vec::new()).await?.parse()
+        })
+    }
+
+    fn update<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        subresource: &'a str,
+        mut object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
+        Box::pin(async move {
+            let resource = self.known(gvr)?;
+            identify(&resource, &mut object);
+            let (user, options) = (UserInfo::loopback(), self.writes());
+            let writer = own(self, &resource, &user, namespace, subresource, &options);
+            let name = meta::text(&object, "name").to_owned();
+            let updated = writer
+                .update(&name, false, &mut Vec::new(), |old| {
+                    crate::verbs::update::check_version(&resource, &name, &object, old)?;
+                    Ok(write::Change { object: object.clone(), tracked: false })
+                })
+                .await?;
+            updated.stored.parse()
+        })
+    }
+
+    fn delete<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<(), StatusError>> {
+        Box::pin(async move {
+            let resource = self.known(gvr)?;
+            let user = UserInfo::loopback();
+            let options = DeleteOptions::default();
+            delete::delete(self, &resource, &user, namespace, name, &options, true, &mut Vec::new()).await?;
+            Ok(())
+        })
+    }
+
+    fn subscribe(&self, gvr: &Gvr) -> UnboundedReceiver<Change> {
+        let (sender, receiver) = unbounded_channel();
+        if let Some(resource) = self.registry.get(gvr) {
+            tokio::spawn(follow(self.caches.clone(), resource.cache.clone(), sender));
+        }
+        receiver
+    }
+}
+
+/// Fills in what the table knows about an object's kind.
+fn identify(resource: &Resource, object: &mut Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".into(), resource.gvk.api_version().into());
+        map.insert("kind".into(), resource.gvk.kind.as_str().into());
+    }
+}
+
+fn own<'a>(
+    app: &'a App,
+    resource: &'a Arc<Resource>,
+    user: &'a UserInfo,
+    namespace: &'a str,
+    subresource: &'a str,
+    options: &'a WriteOptions,
+) -> Writer<'a> {
+    Writer { app, resource, user, namespace, subresource, options, admitted: true }
+}
+
+fn object(entry: &Entry) -> Object {
+    Object {
+        namespace: entry.namespace().into(),
+        name: entry.name().into(),
+        revision: entry.revision,
+        bytes: entry.bytes.clone(),
+    }
+}
+
+/// Sends a snapshot, then the changes after it; starts over when it has fallen behind the history.
+async fn follow(caches: Arc<Caches>, cache: Arc<ResourceCache>, sender: UnboundedSender<Change>) {
+    loop {
+        let mut changed = cache.changed();
+        let applied = caches.applied();
+        let snapshot = cache.list("", None, 0, |_| true);
+        let mut cursor = applied.max(snapshot.last_change);
+        let all = snapshot.entries.iter().map(|e| object(e)).collect();
+        if sender.send(Change::Snapshot(all)).is_err() {
+            return;
+        }
+        while let Ok(changes) = cache.changes_after(cursor, usize::MAX) {
+            for change in &changes {
+                cursor = change.revision;
+                let message = match change.kind {
+                    ChangeKind::Deleted => Change::Delete(object(&change.entry)),
+                    _ => Change::Put(object(&change.entry)),
+                };
+                if sender.send(message).is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                changed = changed.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+            }
+        }
+    }
+}

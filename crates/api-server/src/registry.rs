@@ -1,0 +1,206 @@
+//! The table of what this server serves: a row per group, version and resource, built-in or custom.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use keelson_api_types::resources::{self, ResourceInfo};
+use keelson_api_types::{GroupKind, GroupResource, Gvk, Gvr};
+use keelson_schema::Link;
+use serde_json::Value;
+
+use crate::cache::{Caches, Indexer, PREFIX, ResourceCache};
+use crate::convert::Conversion;
+use crate::custom::Custom;
+use crate::strategies::{self, Strategy};
+
+/// One resource in one version.
+pub struct Resource {
+    pub gvr: Gvr,
+    pub gvk: Gvk,
+    pub list_kind: String,
+    pub singular: String,
+    pub namespaced: bool,
+    pub verbs: Vec<String>,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub subresources: Vec<Subresource>,
+    pub strategy: StrategyRef,
+    /// The schema of this version.
+    pub ty: Link,
+    /// Where its objects lie: `pods`, `stable.example.com/crontabs`.
+    pub storage: Arc<str>,
+    pub cache: Arc<ResourceCache>,
+    /// Between this version and the one that is stored.
+    pub conversion: Conversion,
+    /// Fields beyond metadata's that select.
+    pub selectable: Vec<String>,
+    pub custom: Option<Arc<Custom>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Subresource {
+    pub name: String,
+    pub gvk: Gvk,
+    pub verbs: Vec<String>,
+}
+
+/// Built-in strategies live forever, those of custom resources as long as their definition.
+#[derive(Clone)]
+pub enum StrategyRef {
+    Builtin(&'static dyn Strategy),
+    Custom(Arc<dyn Strategy>),
+}
+
+impl Deref for StrategyRef {
+    type Target = dyn Strategy;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Builtin(strategy) => *strategy,
+            Self::Custom(strategy) => &**strategy,
+        }
+    }
+}
+
+impl Indexer for StrategyRef {
+    fn fields(&self, object: &Value) -> Box<[Box<str>]> {
+        let values = self.selectable_fields(object);
+        let value_of = |name: &str| values.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v);
+        self.selectable_names().iter().map(|name| value_of(name).into()).collect()
+    }
+
+    fn has_fields(&self) -> bool {
+        !self.selectable_names().is_empty()
+    }
+}
+
+impl Resource {
+    pub fn group_resource(&self) -> GroupResource {
+        self.gvr.group_resource()
+    }
+
+    pub fn group_kind(&self) -> GroupKind {
+        self.gvk.group_kind()
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// Whether objects of it are kept; the others are computed on create.
+    pub fn is_stored(&self) -> bool {
+        self.has_verb("get") && self.has_verb("create")
+    }
+
+    /// The cache's key of an object.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
+    }
+
+    /// The store's key of an object.
+    pub fn store_key(&self, namespace: &str, name: &str) -> String {
+        format!("{PREFIX}{}/{}", self.storage, self.key(namespace, name))
+    }
+
+    /// The prefix of all of the resource's keys in the store.
+    pub fn store_prefix(&self) -> String {
+        format!("{PREFIX}{}/", self.storage)
+    }
+}
+
+type Table = HashMap<Gvr, Arc<Resource>>;
+
+/// All resources. Readers see one consistent table; definitions that come and go swap it.
+pub struct Registry {
+    builtin: Vec<Arc<Resource>>,
+    table: ArcSwap<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    by_gvr: Table,
+    /// In discovery's order.
+    custom: Vec<Arc<Resource>>,
+}
+
+impl Registry {
+    pub fn new(caches: &Caches) -> Self {
+        let builtin: Vec<Arc<Resource>> =
+            resources::ALL.iter().filter_map(|info| builtin(info, caches)).map(Arc::new).collect();
+        for resource in builtin.iter().filter(|r| r.is_stored() && r.conversion.is_identity()) {
+            caches.set_indexer(&resource.storage, Arc::new(resource.strategy.clone()));
+        }
+        let by_gvr = builtin.iter().map(|r| (r.gvr.clone(), r.clone())).collect();
+        Self { builtin, table: ArcSwap::from_pointee(Tables { by_gvr, custom: Vec::new() }) }
+    }
+
+    pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Resource>> {
+        self.get(&Gvr::new(group, version, resource))
+    }
+
+    pub fn get(&self, gvr: &Gvr) -> Option<Arc<Resource>> {
+        self.table.load().by_gvr.get(gvr).cloned()
+    }
+
+    /// The resource whose objects have this kind.
+    pub fn find_kind(&self, gvk: &Gvk) -> Option<Arc<Resource>> {
+        self.all().into_iter().find(|r| r.gvk == *gvk)
+    }
+
+    /// Built-in resources in discovery's order, then the custom ones.
+    pub fn all(&self) -> Vec<Arc<Resource>> {
+        self.builtin.iter().chain(&self.table.load().custom).cloned().collect()
+    }
+
+    pub fn builtin(&self) -> &[Arc<Resource>] {
+        &self.builtin
+    }
+
+    /// Replaces all custom resources.
+    pub fn set_custom(&self, custom: Vec<Arc<Resource>>) {
+        let by_gvr = self.builtin.iter().chain(&custom).map(|r| (r.gvr.clone(), r.clone())).collect();
+        self.table.store(Arc::new(Tables { by_gvr, custom }));
+    }
+}
+
+fn builtin(info: &'static ResourceInfo, caches: &Caches) -> Option<Resource> {
+    let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let Some(ty) = keelson_schema::builtin().for_gvk(&info.gvk()) else {
+        tracing::error!(kind = %info.gvk(), "a resource of the table has no schema");
+        return None;
+    };
+    let (storage_group, conversion) = Conversion::of_builtin(info.group, info.version, info.resource);
+    let strategy = strategies::for_resource(storage_group, info.resource);
+    Some(Resource {
+        gvr: Gvr::new(info.group, info.version, info.resource),
+        gvk: info.gvk(),
+        list_kind: format!("{}List", info.kind),
+        singular: info.singular.to_owned(),
+        namespaced: info.namespaced,
+        verbs: owned(&info.verbs),
+        short_names: owned(&info.short_names),
+        categories: owned(&info.categories),
+        subresources: info
+            .subresources
+            .iter()
+            .map(|s| Subresource {
+                name: s.name.to_owned(),
+                gvk: Gvk::new(s.group, s.version, s.kind),
+                verbs: owned(&s.verbs),
+            })
+            .collect(),
+        strategy: StrategyRef::Builtin(strategy),
+        ty: Link::Static(ty),
+        storage: info.resource.into(),
+        cache: caches.cache(info.resource),
+        conversion,
+        selectable: strategy.selectable_names().iter().map(|s| (*s).to_owned()).collect(),
+        custom: None,
+    })
+}

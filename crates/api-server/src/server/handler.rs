@@ -1,0 +1,183 @@
+//! From a request to a response: who asks, what for, whether they may, and then to whoever answers.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use http::{Method, StatusCode};
+use hyper::Request;
+use hyper::body::Incoming;
+use keelson_api_types::{GroupResource, StatusError};
+
+use crate::app::{App, Call};
+use crate::body::{Body, Response};
+use crate::request::{Query, RequestInfo};
+use crate::types::{Attributes, AuthnError, Decision, Peer, UserInfo};
+use crate::{discovery, response, subresources, verbs};
+
+/// Answers one request; never fails and never panics.
+pub(super) async fn handle(app: Arc<App>, peer: Peer, refused: bool, request: Request<Incoming>) -> Response {
+    let started = Instant::now();
+    let head = request.method() == Method::HEAD;
+    let query = Query::parse(request.uri().query());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let label = app.requests.begin(&info);
+    let work = AssertUnwindSafe(route(&app, peer, refused, request, query, info)).catch_unwind();
+    let mut response = match work.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => response::error(&error),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            tracing::error!(panic = text, request = %label.path, "a handler panicked");
+            response::error(&StatusError::internal("apiserver panicked; see its log"))
+        }
+    };
+    app.requests.end(&label, response.status(), started.elapsed());
+    if head {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+async fn route(
+    app: &Arc<App>,
+    peer: Peer,
+    refused: bool,
+    request: Request<Incoming>,
+    query: Query,
+    info: RequestInfo,
+) -> Result<Response, StatusError> {
+    let _slot = match info.is_long_running() {
+        true => None,
+        false => Some(app.requests.slot()?),
+    };
+    let (mut parts, body) = request.into_parts();
+    if refused && !parts.headers.contains_key(http::header::AUTHORIZATION) {
+        return Err(StatusError::unauthorized("Unauthorized"));
+    }
+    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let user = authenticate(app, &parts, &peer).await?;
+    authorize(app, &user, &info, &query)?;
+    let mut call = Call {
+        method: parts.method,
+        raw_query: parts.uri.query().map(str::to_owned),
+        info,
+        query,
+        headers: parts.headers,
+        user,
+        peer,
+        body: Some(body),
+        upgrade,
+        warnings: Vec::new(),
+    };
+    let mut answer = dispatch(app, &mut call).await.unwrap_or_else(|error| response::error(&error));
+    response::add_warnings(&mut answer, &call.warnings);
+    Ok(answer)
+}
+
+async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusError> {
+    if !call.info.is_resource {
+        return paths(app, call);
+    }
+    let resource = app.resource(&call.info)?;
+    if call.info.subresource.is_empty() {
+        verbs::serve(app, call, &resource).await
+    } else {
+        subresources::serve(app, call, &resource).await
+    }
+}
+
+/// What is not a resource: discovery, documents, health.
+fn paths(app: &Arc<App>, call: &Call) -> Result<Response, StatusError> {
+    if !matches!(call.method, Method::GET | Method::HEAD) {
+        return Err(StatusError::not_found_path());
+    }
+    let path = call.info.path.as_str();
+    let whole = |response: http::Response<http_body_util::Full<bytes::Bytes>>| {
+        response.map(|full| {
+            let bytes = http_body_util::BodyExt::collect(full).now_or_never().and_then(Result::ok);
+            Body::Whole(bytes.map(http_body_util::Collected::to_bytes))
+        })
+    };
+    if let Some(answer) = app.health.respond(path, call.raw_query.as_deref()) {
+        return Ok(whole(answer));
+    }
+    if path == "/metrics" {
+        return Ok(whole(app.metrics.respond(&call.headers)));
+    }
+    if let Some(answer) = discovery::serve(app, call) {
+        return answer;
+    }
+    if let Some(answer) = app.openapi.serve(app, call) {
+        return answer;
+    }
+    if let Some((kind, body)) = app.security()?.document(path) {
+        return Ok(response::text(StatusCode::OK, kind, body));
+    }
+    Err(StatusError::not_found_path())
+}
+
+async fn authenticate(app: &App, parts: &http::request::Parts, peer: &Peer) -> Result<UserInfo, StatusError> {
+    let authenticator = app.security()?.authenticator();
+    match authenticator.authenticate(parts, peer.certificate.as_deref()).await {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(StatusError::unauthorized("Unauthorized")),
+        Err(error) => Err(refusal(error)),
+    }
+}
+
+fn refusal(error: AuthnError) -> StatusError {
+    tracing::debug!(error = &error as &dyn std::error::Error, "authentication failed");
+    StatusError::unauthorized("Unauthorized")
+}
+
+fn authorize(app: &App, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), StatusError> {
+    let selects = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+    let attributes = Attributes {
+        user,
+        verb: &info.verb,
+        group: &info.group,
+        version: &info.version,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        path: &info.path,
+        is_resource: info.is_resource,
+        field_selector: query.get("fieldSelector").filter(|_| selects),
+        label_selector: query.get("labelSelector").filter(|_| selects),
+    };
+    let reason = match app.authorizer()?.authorize(&attributes) {
+        Decision::Allow(_) => return Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
+    };
+    Err(forbidden(&attributes, &reason))
+}
+
+/// Upstream's words for what a caller may not do.
+pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> StatusError {
+    let user = format!("User {:?} cannot {}", attributes.user.name, attributes.verb);
+    let mut cause = if !attributes.is_resource {
+        format!("{user} path {:?}", attributes.path)
+    } else {
+        let mut resource = attributes.resource.to_owned();
+        if !attributes.subresource.is_empty() {
+            resource = format!("{resource}/{}", attributes.subresource);
+        }
+        let scope = match attributes.namespace {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace {namespace:?}"),
+        };
+        format!("{user} resource {resource:?} in API group {:?} {scope}", attributes.group)
+    };
+    if !reason.is_empty() {
+        cause = format!("{cause}: {reason}");
+    }
+    let group_resource = GroupResource::new(attributes.group, attributes.resource);
+    StatusError::forbidden(&group_resource, attributes.name, cause)
+}

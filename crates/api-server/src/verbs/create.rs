@@ -1,0 +1,72 @@
+//! POST on a collection.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use keelson_api_types::StatusError;
+
+use super::write::Writer;
+use crate::app::{App, Call};
+use crate::body::Response;
+use crate::codec;
+use crate::meta;
+use crate::options::WriteOptions;
+use crate::registry::Resource;
+use crate::response;
+use crate::types::ReviewRequest;
+
+pub async fn serve(
+    app: &Arc<App>,
+    call: &mut Call,
+    resource: &Arc<Resource>,
+) -> Result<Response, StatusError> {
+    let options = codec::write_options(call, "CreateOptions", resource)?;
+    let object = codec::decode_object(call, resource, &options).await?;
+    if !resource.is_stored() {
+        return computed(app, call, resource, object, &options).await;
+    }
+    let presenter = call.presenter(resource)?;
+    let namespace = call.info.namespace.clone();
+    // A create of a namespace is in no namespace, whatever upstream's path for it says.
+    let namespace = if resource.namespaced { namespace } else { String::new() };
+    let writer = Writer {
+        app,
+        resource,
+        user: &call.user,
+        namespace: &namespace,
+        subresource: "",
+        options: &options,
+        admitted: false,
+    };
+    let mut warnings = Vec::new();
+    let stored = writer.create(resource.conversion.to_stored(object), &mut warnings).await;
+    call.warnings.append(&mut warnings);
+    Ok(presenter.respond(&call.headers, StatusCode::CREATED, &stored?.bytes))
+}
+
+/// Reviews are answered, not stored; a Binding is a create of the pod's subresource.
+async fn computed(
+    app: &Arc<App>,
+    call: &mut Call,
+    resource: &Arc<Resource>,
+    mut object: serde_json::Value,
+    options: &WriteOptions,
+) -> Result<Response, StatusError> {
+    if resource.gvr.resource == "bindings" {
+        let pod = meta::text(&object, "name").to_owned();
+        return crate::subresources::binding::bind(app, call, &pod, object, options).await;
+    }
+    meta::match_namespace(&mut object, resource.namespaced, &call.info.namespace)?;
+    let accepted = call.accepted()?;
+    let request = ReviewRequest {
+        user: &call.user,
+        gvr: &resource.gvr,
+        subresource: "",
+        namespace: &call.info.namespace,
+        name: "",
+        object,
+        dry_run: options.dry_run,
+    };
+    let answer = app.security()?.review(request).await?;
+    Ok(response::value(&call.headers, StatusCode::CREATED, accepted, &answer))
+}

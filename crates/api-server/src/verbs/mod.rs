@@ -1,0 +1,56 @@
+//! One path per verb, for every resource alike.
+
+pub mod create;
+pub mod delete;
+pub mod get;
+pub mod list;
+pub mod patch;
+pub mod update;
+pub mod watch;
+pub mod write;
+
+use std::sync::Arc;
+
+use keelson_api_types::StatusError;
+
+use crate::app::{App, Call};
+use crate::body::Response;
+use crate::registry::Resource;
+
+/// Routes an authorized request on a resource itself.
+pub async fn serve(
+    app: &Arc<App>,
+    call: &mut Call,
+    resource: &Arc<Resource>,
+) -> Result<Response, StatusError> {
+    let verb = call.info.verb.clone();
+    if !resource.has_verb(&verb) {
+        return Err(StatusError::method_not_supported(&resource.group_resource(), &verb));
+    }
+    check_scope(call, resource)?;
+    match verb.as_str() {
+        "get" => get::serve(app, call, resource).await,
+        "list" => list::serve(app, call, resource).await,
+        "watch" => watch::serve(app, call, resource).await,
+        "create" => create::serve(app, call, resource).await,
+        "update" => update::serve(app, call, resource).await,
+        "patch" => patch::serve(app, call, resource).await,
+        "delete" => delete::serve(app, call, resource).await,
+        "deletecollection" => delete::serve_collection(app, call, resource).await,
+        other => Err(StatusError::method_not_supported(&resource.group_resource(), other)),
+    }
+}
+
+/// Paths that no resource has: an object or a create of a namespaced kind without a namespace, and
+/// cluster-scoped kinds in one.
+fn check_scope(call: &Call, resource: &Resource) -> Result<(), StatusError> {
+    let info = &call.info;
+    let all_namespaces = matches!(info.verb.as_str(), "list" | "watch");
+    let in_namespace = !info.namespace.is_empty();
+    let fine = if resource.namespaced {
+        in_namespace || all_namespaces
+    } else {
+        !in_namespace || resource.gvr.resource == "namespaces" && resource.gvr.group.is_empty()
+    };
+    if fine { Ok(()) } else { Err(StatusError::not_found_path()) }
+}

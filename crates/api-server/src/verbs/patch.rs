@@ -1,0 +1,114 @@
+//! PATCH in its four kinds. Without a revision in the patch, it is applied anew to the latest state when
+//! someone else was faster.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use keelson_api_types::StatusError;
+use serde_json::Value;
+
+use super::update::check_version;
+use super::write::{Change, Writer};
+use crate::app::{App, Call};
+use crate::body::Response;
+use crate::codec;
+use crate::meta;
+use crate::options::WriteOptions;
+use crate::patches::{Patch, PatchKind};
+use crate::registry::Resource;
+
+pub async fn serve(
+    app: &Arc<App>,
+    call: &mut Call,
+    resource: &Arc<Resource>,
+) -> Result<Response, StatusError> {
+    patch(app, call, resource, "").await
+}
+
+/// Patches an object or what one of its subresources is about.
+pub async fn patch(
+    app: &Arc<App>,
+    call: &mut Call,
+    resource: &Arc<Resource>,
+    subresource: &str,
+) -> Result<Response, StatusError> {
+    let presenter = call.presenter(resource)?;
+    let kind = PatchKind::of(call.content_type(), resource)?;
+    let options = codec::write_options(call, "PatchOptions", resource)?;
+    options.check_patch(&call.query, kind == PatchKind::Apply)?;
+    let body = call.body().await?;
+    let patch = Patch::parse(kind, &body)?;
+    let name = call.info.name.clone();
+    let namespace = if resource.namespaced { call.info.namespace.clone() } else { String::new() };
+    let writer = Writer {
+        app,
+        resource,
+        user: &call.user,
+        namespace: &namespace,
+        subresource,
+        options: &options,
+        admitted: false,
+    };
+    let creates = kind == PatchKind::Apply && subresource.is_empty();
+    let mut warnings = Vec::new();
+    let mut said = Vec::new();
+    let updated = writer
+        .update(&name, creates, &mut warnings, |old| {
+            said.clear();
+            one(resource, &patch, &options, subresource, &name, old, &mut said)
+        })
+        .await;
+    call.warnings.append(&mut said);
+    call.warnings.append(&mut warnings);
+    let updated = updated?;
+    let status = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(presenter.respond(&call.headers, status, &updated.stored.bytes))
+}
+
+/// Applies a patch to one state of the object.
+fn one(
+    resource: &Resource,
+    patch: &Patch,
+    options: &WriteOptions,
+    subresource: &str,
+    name: &str,
+    old: Option<&Value>,
+    warnings: &mut Vec<String>,
+) -> Result<Change, StatusError> {
+    // Patches speak the served version.
+    let served = old.map(|old| resource.conversion.to_served(old.clone()));
+    let mut object = patch.apply(resource, options, subresource, name, served.as_ref(), warnings)?;
+    if patch.kind() != PatchKind::Apply {
+        codec::check_fields(resource, &mut object, options.validation, warnings)?;
+    }
+    let wanted = meta::text(&object, "resourceVersion");
+    if let Some(old) = old
+        && !wanted.is_empty()
+        && wanted != meta::text(old, "resourceVersion")
+    {
+        return Err(StatusError::stale(&resource.group_resource(), name));
+    }
+    if old.is_some() {
+        check_identity(resource, name, &object, old)?;
+    }
+    Ok(Change { object: resource.conversion.to_stored(object), tracked: patch.kind() == PatchKind::Apply })
+}
+
+/// A patch may not turn the object into another one.
+fn check_identity(
+    resource: &Resource,
+    name: &str,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), StatusError> {
+    let wrong = |what: &str, given: &str, expected: &str| {
+        Err(StatusError::bad_request(format!(
+            "the {what} of the object ({given}) does not match the {what} on the URL ({expected})"
+        )))
+    };
+    let given = meta::text(object, "name");
+    if given != name {
+        return wrong("name", given, name);
+    }
+    check_version(resource, name, object, old)
+}

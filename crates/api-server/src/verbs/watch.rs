@@ -1,0 +1,284 @@
+//! Watches: a cursor in the cache's history, and the lines that a client sees of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use keelson_api_types::StatusError;
+use rand::RngExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval};
+
+use super::list;
+use crate::app::{App, Call};
+use crate::body::{Body, Response};
+use crate::cache::{CacheEvent, Caches, Entry, Selection, encode_frame};
+use crate::negotiate::Form;
+use crate::options::ListOptions;
+use crate::registry::Resource;
+use crate::response::Presenter;
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Events taken from the history at a time.
+const BATCH: usize = 256;
+/// Lines are sent together up to this size.
+const CHUNK: usize = 64 << 10;
+
+pub async fn serve(
+    app: &Arc<App>,
+    call: &mut Call,
+    resource: &Arc<Resource>,
+) -> Result<Response, StatusError> {
+    let presenter = call.presenter(resource)?;
+    let options = ListOptions::parse(&call.query, &call.info)?;
+    let selection = list::selection(resource, &call.info.namespace, &options)?;
+    let start = Start::of(&options)?;
+    let timeout = options.timeout_seconds.map_or_else(|| default_timeout(app), Duration::from_secs);
+    if start.fresh {
+        app.caches.fresh().await?;
+    }
+    let watcher = Watcher {
+        changed: resource.cache.changed(),
+        caches: app.caches.clone(),
+        presenter,
+        selection,
+        cursor: start.after,
+        initial: Vec::new().into_iter(),
+        end_mark: None,
+        bookmarks: options
+            .bookmarks
+            .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY)),
+        first: true,
+        done: false,
+    };
+    let lines = watcher.begin(&start);
+    let deadline = tokio::time::sleep(timeout);
+    let shutdown = app.shutdown.clone();
+    let end = async move {
+        tokio::select! {
+            () = deadline => {}
+            () = shutdown.cancelled_owned() => {}
+        }
+    };
+    let stream = futures::stream::unfold(lines, Watcher::next).take_until(Box::pin(end)).map(Ok);
+    let mut response = Response::new(Body::Stream(stream.boxed()));
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+/// Between once and twice the configured least, so that clients do not come back all at once.
+fn default_timeout(app: &App) -> Duration {
+    let least = app.config.min_request_timeout.max(1);
+    Duration::from_secs(rand::rng().random_range(least..least * 2))
+}
+
+/// Where a watch begins.
+#[derive(Debug)]
+struct Start {
+    /// Changes after this revision.
+    after: u64,
+    /// What exists comes first, as ADDED.
+    initial: bool,
+    /// That state must be the present one.
+    fresh: bool,
+    /// A bookmark tells where the initial events end.
+    mark: bool,
+}
+
+impl Start {
+    fn of(options: &ListOptions) -> Result<Self, StatusError> {
+        let revision = options.revision()?;
+        let send = options.send_initial_events;
+        Ok(Self {
+            after: revision.unwrap_or(0),
+            initial: send.unwrap_or(revision.unwrap_or(0) == 0),
+            fresh: revision.is_none(),
+            mark: send == Some(true),
+        })
+    }
+}
+
+struct Watcher {
+    caches: Arc<Caches>,
+    changed: watch::Receiver<u64>,
+    presenter: Presenter,
+    selection: Selection,
+    cursor: u64,
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// The revision that the bookmark after the initial events carries.
+    end_mark: Option<u64>,
+    bookmarks: Option<Interval>,
+    /// Nothing was sent yet (of a table, the first object carries the columns).
+    first: bool,
+    done: bool,
+}
+
+impl Watcher {
+    fn begin(mut self, start: &Start) -> Self {
+        if start.initial {
+            // The progress is read first: the state may then be newer, never older than it.
+            let applied = self.caches.applied();
+            let cache = &self.presenter.resource.cache;
+            let snapshot =
+                cache.list(&self.selection.prefix(), None, 0, |e| self.selection.matches_in_scope(e));
+            self.cursor = applied.max(snapshot.last_change);
+            self.initial = snapshot.entries.into_iter();
+            self.end_mark = start.mark.then_some(self.cursor);
+        } else if start.after == 0 {
+            self.cursor = self.caches.applied();
+        }
+        self
+    }
+
+    /// The next lines, waiting for them if there are none.
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        loop {
+            if self.done {
+                return None;
+            }
+            let mut out = Lines::default();
+            self.take_initial(&mut out);
+            if out.is_empty() {
+                self.take_changes(&mut out);
+            }
+            if let Some(bytes) = out.finish() {
+                return Some((bytes, self));
+            }
+            if let Some(bytes) = self.wait().await {
+                return Some((bytes, self));
+            }
+        }
+    }
+
+    fn take_initial(&mut self, out: &mut Lines) {
+        while out.size < CHUNK {
+            let Some(entry) = self.initial.next() else { break };
+            let object = self.presenter.watched(&entry.bytes, self.first);
+            self.first = false;
+            out.push(encode_frame("ADDED", &object));
+        }
+        if self.initial.len() == 0
+            && let Some(revision) = self.end_mark.take()
+        {
+            out.push(self.bookmark(revision, true));
+        }
+    }
+
+    fn take_changes(&mut self, out: &mut Lines) {
+        let resource = self.presenter.resource.clone();
+        while out.size < CHUNK {
+            self.changed.mark_unchanged();
+            // All changes up to here are in the history already.
+            let applied = self.caches.applied();
+            match resource.cache.changes_after(self.cursor, BATCH) {
+                Ok(changes) if changes.is_empty() => {
+                    self.cursor = self.cursor.max(applied);
+                    return;
+                }
+                Ok(changes) => {
+                    for change in &changes {
+                        self.cursor = change.revision;
+                        if let Some(line) = self.line(change) {
+                            out.push(line);
+                        }
+                    }
+                }
+                Err(too_old) => {
+                    let message =
+                        format!("too old resource version: {} ({})", self.cursor, too_old.oldest + 1);
+                    out.push(encode_frame("ERROR", &StatusError::expired(message).to_json()));
+                    self.done = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, change: &CacheEvent) -> Option<Bytes> {
+        let seen = change.seen(|entry| self.selection.matches(entry))?;
+        if self.presenter.is_raw() {
+            return Some(change.frame(seen));
+        }
+        let object = self.presenter.watched(&change.object(seen), self.first);
+        self.first = false;
+        Some(encode_frame(seen.as_str(), &object))
+    }
+
+    /// Sleeps until something may have changed; returns a bookmark if one is due.
+    async fn wait(&mut self) -> Option<Bytes> {
+        let tick = async {
+            match &mut self.bookmarks {
+                Some(interval) => drop(interval.tick().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.changed.changed() => {
+                self.done = changed.is_err();
+                None
+            }
+            () = tick => Some(self.bookmark(self.cursor, false)),
+        }
+    }
+
+    fn bookmark(&self, revision: u64, end_of_initial: bool) -> Bytes {
+        let resource = &self.presenter.resource;
+        let annotations =
+            if end_of_initial { ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" } else { "" };
+        let metadata =
+            format!("{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}");
+        let (kind, api_version) = match self.presenter.accepted.form {
+            Form::Whole => (resource.gvk.kind.as_str(), resource.gvr.api_version()),
+            Form::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".into()),
+            Form::Table => {
+                let table = format!(
+                    "{}]}}",
+                    crate::printer::table_head(
+                        resource,
+                        false,
+                        &format!("{{\"resourceVersion\":\"{revision}\"}}")
+                    )
+                );
+                return encode_frame("BOOKMARK", table.as_bytes());
+            }
+        };
+        let object =
+            format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata}}}");
+        encode_frame("BOOKMARK", object.as_bytes())
+    }
+}
+
+/// Lines that go out together. One alone is sent as the shared bytes it is.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Bytes>,
+    size: usize,
+}
+
+impl Lines {
+    fn push(&mut self, line: Bytes) {
+        self.size += line.len();
+        self.lines.push(line);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    fn finish(mut self) -> Option<Bytes> {
+        if self.lines.len() < 2 {
+            return self.lines.pop();
+        }
+        let mut out = BytesMut::with_capacity(self.size);
+        for line in &self.lines {
+            out.extend_from_slice(line);
+        }
+        Some(out.freeze())
+    }
+}

@@ -1,0 +1,407 @@
+//! What create, update, patch and the subresources that change an object have in common: from a decoded
+//! object to durable bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use keelson_api_types::{FieldError, StatusError};
+use keelson_store::{Expect, KeyValue, Write, WriteError};
+use serde_json::Value;
+
+use crate::app::App;
+use crate::cache::splice_revision;
+use crate::codec;
+use crate::meta;
+use crate::options::WriteOptions;
+use crate::registry::Resource;
+use crate::strategies::Ctx;
+use crate::types::{AdmissionRequest, Operation, UserInfo};
+
+/// The largest object the store takes in one request, as etcd's default has it.
+const OBJECT_LIMIT: usize = 1_500_000;
+/// Attempts at a generated name before the client is told to try again.
+const NAME_ATTEMPTS: usize = 8;
+const UPDATE_ATTEMPTS: usize = 64;
+
+/// Where a write goes and on whose behalf.
+pub struct Writer<'a> {
+    pub app: &'a App,
+    pub resource: &'a Arc<Resource>,
+    pub user: &'a UserInfo,
+    pub namespace: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub options: &'a WriteOptions,
+    /// The server's own writes pass by admission.
+    pub admitted: bool,
+}
+
+/// An object as it is in the store.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// With `resourceVersion`; in the stored version.
+    pub bytes: Bytes,
+    pub revision: u64,
+}
+
+impl Stored {
+    pub fn from_kv(kv: &KeyValue) -> Self {
+        Self { bytes: splice_revision(&kv.value, kv.mod_revision), revision: kv.mod_revision }
+    }
+
+    pub fn parse(&self) -> Result<Value, StatusError> {
+        serde_json::from_slice(&self.bytes).map_err(StatusError::internal)
+    }
+}
+
+/// What an update wants the object to be.
+pub struct Change {
+    pub object: Value,
+    /// The change has entered itself into `managedFields` (apply has).
+    pub tracked: bool,
+}
+
+/// How an update ended.
+pub struct Updated {
+    pub stored: Stored,
+    pub created: bool,
+    /// The update took away the last finalizer of a deleted object.
+    pub deleted: bool,
+}
+
+impl Writer<'_> {
+    fn ctx<'b>(&'b self, name: &'b str) -> Ctx<'b> {
+        Ctx {
+            gvr: &self.resource.gvr,
+            kind: &self.resource.gvk.kind,
+            namespaced: self.resource.namespaced,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name,
+            user: self.user,
+            dry_run: self.options.dry_run,
+            objects: self.app,
+        }
+    }
+
+    async fn admission(
+        &self,
+        op: Operation,
+        name: &str,
+        object: Option<&mut Value>,
+        old: Option<&Value>,
+        mutate: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), StatusError> {
+        if self.admitted {
+            return Ok(());
+        }
+        let admission = self.app.security()?.admission();
+        let mut request = AdmissionRequest {
+            op,
+            user: self.user,
+            gvk: &self.resource.gvk,
+            gvr: &self.resource.gvr,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name,
+            object,
+            old,
+            options: &self.options.object,
+            dry_run: self.options.dry_run,
+            warnings: Vec::new(),
+        };
+        let outcome = match mutate {
+            true => admission.admit(&mut request).await,
+            false => admission.validate(&mut request).await,
+        };
+        warnings.append(&mut request.warnings);
+        outcome
+    }
+
+    /// Stores a new object, given in the stored version and pruned.
+    pub async fn create(&self, mut object: Value, warnings: &mut Vec<String>) -> Result<Stored, StatusError> {
+        let resource = self.resource;
+        let strategy = &resource.strategy;
+        strategy.default(&mut object);
+        meta::match_namespace(&mut object, resource.namespaced, self.namespace)?;
+        meta::prepare_create(&mut object, strategy.has_generation());
+        let given = meta::text(&object, "name").to_owned();
+        let base = meta::text(&object, "generateName").to_owned();
+        let generated = given.is_empty() && !base.is_empty();
+        let name = if generated { self.name_it(&mut object, &base) } else { given.clone() };
+        strategy.prepare_create(&self.ctx(&name), &mut object);
+        self.admission(Operation::Create, &name, Some(&mut object), None, true, warnings).await?;
+        strategy.default(&mut object);
+        codec::track(self, None, &mut object);
+        let mut errors = meta::validate(resource, &object);
+        errors.extend(strategy.validate(&object));
+        self.refuse(&name, errors)?;
+        warnings.extend(strategy.warnings(&object, None));
+        let reservation = strategy.reserve_create(&self.ctx(&name), &mut object)?;
+        self.admission(Operation::Create, &name, Some(&mut object), None, false, warnings).await?;
+        let stored = self.insert(&mut object, name, generated.then_some(base)).await?;
+        if let Some(reservation) = reservation.filter(|_| !self.options.dry_run) {
+            reservation.commit();
+        }
+        Ok(stored)
+    }
+
+    fn name_it(&self, object: &mut Value, base: &str) -> String {
+        let name = meta::generate_name(base);
+        meta::meta_mut(object).insert("name".into(), name.clone().into());
+        name
+    }
+
+    /// Writes a new object, with another name if a generated one is taken.
+    async fn insert(
+        &self,
+        object: &mut Value,
+        mut name: String,
+        base: Option<String>,
+    ) -> Result<Stored, StatusError> {
+        for _ in 0..NAME_ATTEMPTS {
+            match self.insert_once(object, &name).await? {
+                Some(stored) => return Ok(stored),
+                None => match &base {
+                    Some(base) => name = self.name_it(object, base),
+                    None => return Err(StatusError::already_exists(&self.resource.group_resource(), &name)),
+                },
+            }
+        }
+        Err(StatusError::generate_name_conflict(&self.resource.group_resource(), &name, 1))
+    }
+
+    /// `None` if the name is taken.
+    async fn insert_once(&self, object: &Value, name: &str) -> Result<Option<Stored>, StatusError> {
+        let bytes = Bytes::from(codec::encode(object));
+        self.check_size(&bytes)?;
+        let key = self.resource.store_key(self.namespace, name);
+        if self.options.dry_run {
+            let got = self.app.caches.store().get(&key).await.map_err(|e| crate::cache::storage_error(&e))?;
+            return Ok(got.kv.is_none().then_some(Stored { bytes, revision: 0 }));
+        }
+        let write = Write { key, expect: Expect::Absent, value: Some(bytes.clone()), lease: None };
+        match self.app.caches.store().write(write).await {
+            Ok(written) => Ok(Some(Stored {
+                bytes: splice_revision(&bytes, written.revision),
+                revision: written.revision,
+            })),
+            Err(WriteError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(write_error(&error)),
+        }
+    }
+
+    fn check_size(&self, bytes: &Bytes) -> Result<(), StatusError> {
+        if bytes.len() > OBJECT_LIMIT {
+            return Err(StatusError::request_too_large(format!("limit is {OBJECT_LIMIT}")));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, name: &str, errors: Vec<FieldError>) -> Result<(), StatusError> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(StatusError::invalid(&self.resource.group_kind(), name, errors))
+    }
+
+    /// The object as the cache has it, or as the store has it where that does not know it.
+    pub async fn current(&self, name: &str, from_store: bool) -> Result<Option<Stored>, StatusError> {
+        if !from_store && let Some(entry) = self.resource.cache.get(&self.resource.key(self.namespace, name))
+        {
+            return Ok(Some(Stored { bytes: entry.bytes.clone(), revision: entry.revision }));
+        }
+        let key = self.resource.store_key(self.namespace, name);
+        let got = self.app.caches.store().get(&key).await.map_err(|e| crate::cache::storage_error(&e))?;
+        Ok(got.kv.as_ref().map(Stored::from_kv))
+    }
+
+    pub fn not_found(&self, name: &str) -> StatusError {
+        StatusError::not_found(&self.resource.group_resource(), name)
+    }
+
+    /// Changes an object: `change` makes the new one from the stored one, and is asked again when that was
+    /// not the latest. With `creates`, it is asked with `None` for an object that does not exist.
+    pub async fn update(
+        &self,
+        name: &str,
+        creates: bool,
+        warnings: &mut Vec<String>,
+        mut change: impl FnMut(Option<&Value>) -> Result<Change, StatusError> + Send,
+    ) -> Result<Updated, StatusError> {
+        let mut latest = false;
+        let mut current = self.current(name, latest).await?;
+        for _ in 0..UPDATE_ATTEMPTS {
+            let Some(stored) = &current else {
+                if !creates {
+                    return Err(self.not_found(name));
+                }
+                let object = change(None)?.object;
+                let stored = self.create(object, warnings).await?;
+                return Ok(Updated { stored, created: true, deleted: false });
+            };
+            let mut said = Vec::new();
+            match self.attempt(name, stored, &mut said, &mut change).await {
+                Ok(Attempt::Done(updated)) => {
+                    warnings.append(&mut said);
+                    return Ok(updated);
+                }
+                Ok(Attempt::Lost(now)) => {
+                    current = now.as_ref().map(Stored::from_kv);
+                    latest = true;
+                }
+                // What was refused may have been right for the latest state.
+                Err(error) if !latest => {
+                    latest = true;
+                    let now = self.current(name, true).await?;
+                    if now.as_ref().map(|s| s.revision) == Some(stored.revision) {
+                        warnings.append(&mut said);
+                        return Err(error);
+                    }
+                    current = now;
+                }
+                Err(error) => {
+                    warnings.append(&mut said);
+                    return Err(error);
+                }
+            }
+        }
+        Err(StatusError::stale(&self.resource.group_resource(), name))
+    }
+
+    async fn attempt(
+        &self,
+        name: &str,
+        stored: &Stored,
+        warnings: &mut Vec<String>,
+        change: &mut (impl FnMut(Option<&Value>) -> Result<Change, StatusError> + Send),
+    ) -> Result<Attempt, StatusError> {
+        let old = stored.parse()?;
+        let Change { object: mut new, tracked } = change(Some(&old))?;
+        self.prepare(name, &mut new, &old)?;
+        self.admission(Operation::Update, name, Some(&mut new), Some(&old), true, warnings).await?;
+        self.resource.strategy.default(&mut new);
+        self.count_generation(&mut new, &old);
+        if !tracked {
+            codec::track(self, Some(&old), &mut new);
+        }
+        self.refuse(name, self.validate(&new, &old))?;
+        warnings.extend(self.resource.strategy.warnings(&new, Some(&old)));
+        let reservation = match self.subresource {
+            "" => self.resource.strategy.reserve_update(&self.ctx(name), &mut new, &old)?,
+            _ => None,
+        };
+        self.admission(Operation::Update, name, Some(&mut new), Some(&old), false, warnings).await?;
+        let attempt = self.replace(name, stored, &new, &old).await?;
+        if let (Attempt::Done(_), Some(reservation)) = (&attempt, reservation)
+            && !self.options.dry_run
+        {
+            reservation.commit();
+        }
+        Ok(attempt)
+    }
+
+    /// Takes over from the old object what this kind of update may not touch.
+    fn prepare(&self, name: &str, new: &mut Value, old: &Value) -> Result<(), StatusError> {
+        let strategy = &self.resource.strategy;
+        strategy.default(new);
+        let meta = meta::meta_mut(new);
+        meta.entry("name").or_insert_with(|| name.into());
+        meta.remove("resourceVersion");
+        meta::match_namespace(new, self.resource.namespaced, self.namespace)?;
+        meta::prepare_update(new, old);
+        let ctx = self.ctx(name);
+        match self.subresource {
+            "" | "scale" => strategy.prepare_update(&ctx, new, old),
+            "status" => {
+                meta::prepare_status_update(new, old, self.resource.custom.is_some());
+                strategy.prepare_status_update(&ctx, new, old);
+            }
+            _ => strategy.prepare_subresource_update(&ctx, new, old),
+        }
+        Ok(())
+    }
+
+    fn count_generation(&self, new: &mut Value, old: &Value) {
+        let strategy = &self.resource.strategy;
+        if strategy.has_generation() && meta::spec_changed(new, old, !strategy.has_status()) {
+            bump(new, old);
+        }
+    }
+
+    fn validate(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = meta::validate_update(self.resource, new, old);
+        let strategy = &self.resource.strategy;
+        errors.extend(match self.subresource {
+            "" | "scale" => strategy.validate_update(new, old),
+            "status" => strategy.validate_status_update(new, old),
+            other => strategy.validate_subresource_update(other, new, old),
+        });
+        errors
+    }
+
+    /// Writes the new state over the old one, or deletes an object whose last finalizer is gone.
+    async fn replace(
+        &self,
+        name: &str,
+        stored: &Stored,
+        new: &Value,
+        old: &Value,
+    ) -> Result<Attempt, StatusError> {
+        let bytes = Bytes::from(codec::encode(new));
+        let gone = meta::is_deleting(old)
+            && meta::grace_seconds(old).unwrap_or(0) == 0
+            && super::delete::is_finalized(self.resource, new);
+        let done = |stored, deleted| Ok(Attempt::Done(Updated { stored, created: false, deleted }));
+        if !gone && splice_revision(&bytes, stored.revision) == stored.bytes {
+            return done(stored.clone(), false);
+        }
+        self.check_size(&bytes)?;
+        if self.options.dry_run {
+            return done(
+                Stored { bytes: splice_revision(&bytes, stored.revision), revision: stored.revision },
+                gone,
+            );
+        }
+        let write = Write {
+            key: self.resource.store_key(self.namespace, name),
+            expect: Expect::Revision(stored.revision),
+            value: (!gone).then(|| bytes.clone()),
+            lease: None,
+        };
+        match self.app.caches.store().write(write).await {
+            Ok(written) => {
+                if gone {
+                    self.resource.strategy.released(self.app, old);
+                }
+                let bytes = splice_revision(&bytes, written.revision);
+                done(Stored { bytes, revision: written.revision }, gone)
+            }
+            Err(WriteError::Conflict { current }) => Ok(Attempt::Lost(current)),
+            Err(error) => Err(write_error(&error)),
+        }
+    }
+}
+
+fn bump(new: &mut Value, old: &Value) {
+    let next = meta::generation(old) + 1;
+    meta::meta_mut(new).insert("generation".into(), next.into());
+}
+
+enum Attempt {
+    Done(Updated),
+    /// Someone else was faster; the state they left.
+    Lost(Option<KeyValue>),
+}
+
+/// The store's refusals as a client sees them.
+pub fn write_error(error: &WriteError) -> StatusError {
+    match error {
+        WriteError::TooLarge { limit, .. } => StatusError::request_too_large(format!("limit is {limit}")),
+        other => {
+            tracing::error!(error = other as &dyn std::error::Error, "a write failed");
+            StatusError::internal(other)
+        }
+    }
+}
