@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures::Stream;
 use futures::stream::BoxStream;
 use hyper::body::{Frame, Incoming, SizeHint};
 
