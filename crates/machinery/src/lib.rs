@@ -3,6 +3,7 @@
 //!
 //! Objects are `serde_json::Value`s whose maps are sorted by key. No function here does I/O or reads a clock.
 
+pub mod apply;
 pub mod decode;
 pub mod diff;
 pub mod encode;
@@ -11,6 +12,7 @@ pub mod path;
 pub mod prune;
 mod validate;
 
+pub use apply::ApplyError;
 pub use decode::DecodeError;
 pub use patch::PatchError;
 pub use prune::FieldValidation;

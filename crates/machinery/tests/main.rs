@@ -1,5 +1,6 @@
 //! Behaviour of the machinery, feature by feature.
 
+mod apply;
 mod decode;
 mod patch;
 mod prune;

@@ -1,0 +1,129 @@
+//! What changed between two objects, as sets of paths.
+
+use super::atom::{Atom, Ref, identity};
+use super::fields::{FieldSet, PathElement};
+use keelson_schema::List;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    pub(super) removed: FieldSet,
+    pub(super) modified: FieldSet,
+    pub(super) added: FieldSet,
+}
+
+/// Which sets the path itself is in.
+#[derive(Default)]
+struct Here {
+    removed: bool,
+    modified: bool,
+    added: bool,
+}
+
+impl Comparison {
+    pub(super) fn is_same(&self) -> bool {
+        self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
+    }
+
+    /// Without these fields and all below them.
+    pub(super) fn without(self, fields: &FieldSet) -> Comparison {
+        Comparison {
+            removed: self.removed.recursive_difference(fields),
+            modified: self.modified.recursive_difference(fields),
+            added: self.added.recursive_difference(fields),
+        }
+    }
+
+    fn attach(&mut self, element: PathElement, here: Here, below: Comparison) {
+        if here.removed || !below.removed.is_empty() {
+            self.removed.attach(element.clone(), here.removed, below.removed);
+        }
+        if here.modified || !below.modified.is_empty() {
+            self.modified.attach(element.clone(), here.modified, below.modified);
+        }
+        if here.added || !below.added.is_empty() {
+            self.added.attach(element, here.added, below.added);
+        }
+    }
+}
+
+pub(super) fn compare(root: Ref<'_>, old: &Value, new: &Value) -> Comparison {
+    walk(root, Some(old), Some(new)).1
+}
+
+fn walk(at: Ref<'_>, old: Option<&Value>, new: Option<&Value>) -> (Here, Comparison) {
+    let mut out = Comparison::default();
+    let mut here = Here { removed: new.is_none(), modified: false, added: old.is_none() };
+    if old == new {
+        return (Here::default(), out);
+    }
+    let atoms = (old.map(|v| at.atom(v)), new.map(|v| at.atom(v)));
+    match atoms {
+        (Some(Atom::Map(l)), Some(Atom::Map(r))) => {
+            for (key, l) in l {
+                let (h, below) = walk(at.key(key).0, Some(l), r.get(key));
+                out.attach(PathElement::Field(key.clone()), h, below);
+            }
+            for (key, r) in r.iter().filter(|(k, _)| !l.contains_key(*k)) {
+                let (h, below) = walk(at.key(key).0, None, Some(r));
+                out.attach(PathElement::Field(key.clone()), h, below);
+            }
+        }
+        (Some(Atom::Map(map)), None) | (None, Some(Atom::Map(map))) => {
+            for (key, value) in map {
+                let (l, r) = if old.is_some() { (Some(value), None) } else { (None, Some(value)) };
+                let (h, below) = walk(at.key(key).0, l, r);
+                out.attach(PathElement::Field(key.clone()), h, below);
+            }
+        }
+        (Some(Atom::List(list, l)), Some(Atom::List(_, r))) => items(list, l, r, &mut out),
+        // Null is an empty container: what is in the other one comes or goes, the container itself stays.
+        (Some(Atom::Leaf), Some(Atom::Map(map))) if old.is_some_and(Value::is_null) => {
+            for (key, value) in map {
+                let (h, below) = walk(at.key(key).0, None, Some(value));
+                out.attach(PathElement::Field(key.clone()), h, below);
+            }
+        }
+        (Some(Atom::Leaf), Some(Atom::List(list, r))) if old.is_some_and(Value::is_null) => {
+            items(list, &[], r, &mut out);
+        }
+        (Some(Atom::List(list, l)), None) => items(list, l, &[], &mut out),
+        (None, Some(Atom::List(list, r))) => items(list, &[], r, &mut out),
+        (Some(_), Some(_)) => here.modified = true,
+        _ => {}
+    }
+    (here, out)
+}
+
+fn items(list: &List, old: &[Value], new: &[Value], out: &mut Comparison) {
+    let index = |values| {
+        let mut map: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
+        for item in values {
+            if let Ok(element) = identity(list, item) {
+                map.entry(element).or_default().push(item);
+            }
+        }
+        map
+    };
+    let old: BTreeMap<_, _> = index(old.iter());
+    let mut new = index(new.iter());
+    for (element, l) in old {
+        let r = new.remove(&element).unwrap_or_default();
+        pair(list, element, &l, &r, out);
+    }
+    for (element, r) in new {
+        pair(list, element, &[], &r, out);
+    }
+}
+
+fn pair(list: &List, element: PathElement, old: &[&Value], new: &[&Value], out: &mut Comparison) {
+    if old.len() <= 1 && new.len() <= 1 {
+        let (here, below) = walk(Ref::item(list), old.first().copied(), new.first().copied());
+        out.attach(element, here, below);
+    } else if old != new {
+        // Repeated items have no identity of their own: they change together.
+        let here = Here { removed: new.is_empty(), modified: true, added: old.is_empty() };
+        out.attach(element, here, Comparison::default());
+    }
+}

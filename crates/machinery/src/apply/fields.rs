@@ -1,0 +1,248 @@
+//! Sets of paths (`fieldsV1`): which fields of an object somebody owns.
+
+use serde_json::{Map, Value};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathElement {
+    Field(String),
+    /// The keys of an item of a map-like list, sorted by name.
+    Key(Vec<(String, Value)>),
+    /// An item of a set.
+    Value(Value),
+    Index(i64),
+}
+
+/// A tree of path elements; each node says whether the path up to it is in the set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet {
+    nodes: BTreeMap<PathElement, Node>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) member: bool,
+    pub(super) below: FieldSet,
+}
+
+impl PathElement {
+    fn serialize(&self) -> String {
+        match self {
+            PathElement::Field(name) => format!("f:{name}"),
+            PathElement::Key(keys) => {
+                let map: Map<String, Value> = keys.iter().cloned().collect();
+                format!("k:{}", Value::Object(map))
+            }
+            PathElement::Value(value) => format!("v:{value}"),
+            PathElement::Index(i) => format!("i:{i}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<PathElement> {
+        let rest = text.get(2..)?;
+        match text.get(..2)? {
+            "f:" => Some(PathElement::Field(rest.to_owned())),
+            "v:" => serde_json::from_str(rest).ok().map(PathElement::Value),
+            "k:" => {
+                let map: Map<String, Value> = serde_json::from_str(rest).ok()?;
+                Some(PathElement::Key(map.into_iter().collect()))
+            }
+            "i:" => rest.parse().ok().map(PathElement::Index),
+            _ => None,
+        }
+    }
+
+    /// As error messages write it: `.name`, `[name="a"]`, `[="x"]`.
+    pub(super) fn printed(&self) -> String {
+        match self {
+            PathElement::Field(name) => format!(".{name}"),
+            PathElement::Key(keys) => {
+                let parts: Vec<String> = keys.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                format!("[{}]", parts.join(","))
+            }
+            PathElement::Value(value) => format!("[={value}]"),
+            PathElement::Index(i) => format!("[{i}]"),
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            PathElement::Field(_) => 0,
+            PathElement::Key(_) => 1,
+            PathElement::Value(_) => 2,
+            PathElement::Index(_) => 3,
+        }
+    }
+}
+
+impl Ord for PathElement {
+    fn cmp(&self, other: &PathElement) -> Ordering {
+        match (self, other) {
+            (PathElement::Field(a), PathElement::Field(b)) => a.cmp(b),
+            (PathElement::Index(a), PathElement::Index(b)) => a.cmp(b),
+            (PathElement::Value(a), PathElement::Value(b)) => compare(a, b),
+            (PathElement::Key(a), PathElement::Key(b)) => {
+                for ((ka, va), (kb, vb)) in a.iter().zip(b) {
+                    let order = ka.cmp(kb).then_with(|| compare(va, vb));
+                    if order != Ordering::Equal {
+                        return order;
+                    }
+                }
+                a.len().cmp(&b.len())
+            }
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+}
+
+impl PartialOrd for PathElement {
+    fn partial_cmp(&self, other: &PathElement) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Scalars by kind, then by value.
+fn compare(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64()) {
+            (Some(x), Some(y)) => x.cmp(&y),
+            _ => x.as_f64().partial_cmp(&y.as_f64()).unwrap_or(Ordering::Equal),
+        },
+        _ if a == b => Ordering::Equal,
+        _ => a.to_string().cmp(&b.to_string()),
+    }
+}
+
+impl FieldSet {
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&PathElement, &Node)> {
+        self.nodes.iter()
+    }
+
+    pub(super) fn get(&self, element: &PathElement) -> Option<&Node> {
+        self.nodes.get(element)
+    }
+
+    /// Attaches a subtree; nothing happens for an empty one.
+    pub(super) fn attach(&mut self, element: PathElement, member: bool, below: FieldSet) {
+        if member || !below.is_empty() {
+            self.nodes.insert(element, Node { member, below });
+        }
+    }
+
+    /// Adds a path of field names.
+    pub fn insert_names(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else { return };
+        let node = self.nodes.entry(PathElement::Field((*first).to_owned())).or_default();
+        if rest.is_empty() { node.member = true } else { node.below.insert_names(rest) }
+    }
+
+    pub fn union(mut self, other: FieldSet) -> FieldSet {
+        if self.is_empty() {
+            return other;
+        }
+        for (element, node) in other.nodes {
+            match self.nodes.get_mut(&element) {
+                Some(mine) => {
+                    mine.member |= node.member;
+                    mine.below = std::mem::take(&mut mine.below).union(node.below);
+                }
+                None => {
+                    self.nodes.insert(element, node);
+                }
+            }
+        }
+        self
+    }
+
+    pub fn intersection(&self, other: &FieldSet) -> FieldSet {
+        let mut out = FieldSet::default();
+        for (element, node) in &self.nodes {
+            if let Some(theirs) = other.nodes.get(element) {
+                let below = node.below.intersection(&theirs.below);
+                out.attach(element.clone(), node.member && theirs.member, below);
+            }
+        }
+        out
+    }
+
+    /// Without the members of `other`; what lies below a removed member stays.
+    pub fn difference(self, other: &FieldSet) -> FieldSet {
+        self.subtract(other, false)
+    }
+
+    /// Without the members of `other` and all below them.
+    pub fn recursive_difference(self, other: &FieldSet) -> FieldSet {
+        self.subtract(other, true)
+    }
+
+    fn subtract(self, other: &FieldSet, recursive: bool) -> FieldSet {
+        if other.is_empty() {
+            return self;
+        }
+        let mut out = FieldSet::default();
+        for (element, node) in self.nodes {
+            match other.nodes.get(&element) {
+                None => out.attach(element, node.member, node.below),
+                Some(theirs) if theirs.member && recursive => {}
+                Some(theirs) => {
+                    let below = node.below.subtract(&theirs.below, recursive);
+                    out.attach(element, node.member && !theirs.member, below);
+                }
+            }
+        }
+        out
+    }
+
+    /// Every member as text (`.spec.containers[name="a"].image`), parents first.
+    pub fn paths(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        self.collect("", &mut out);
+        out
+    }
+
+    fn collect(&self, prefix: &str, out: &mut Vec<String>) {
+        // Members of a level come before what is below it.
+        for (element, _) in self.nodes.iter().filter(|(_, n)| n.member) {
+            out.push(format!("{prefix}{}", element.printed()));
+        }
+        for (element, node) in self.nodes.iter().filter(|(_, n)| !n.below.is_empty()) {
+            node.below.collect(&format!("{prefix}{}", element.printed()), out);
+        }
+    }
+
+    /// The `fieldsV1` value.
+    pub fn to_value(&self) -> Value {
+        let mut map = Map::new();
+        for (element, node) in &self.nodes {
+            let mut below = node.below.to_value();
+            if let Value::Object(inner) = &mut below
+                && node.member
+                && !inner.is_empty()
+            {
+                inner.insert(".".to_owned(), Value::Object(Map::new()));
+            }
+            map.insert(element.serialize(), below);
+        }
+        Value::Object(map)
+    }
+
+    /// Parses a `fieldsV1` value; None when a key is malformed.
+    pub fn from_value(value: &Value) -> Option<FieldSet> {
+        let mut set = FieldSet::default();
+        for (key, below) in value.as_object()?.iter().filter(|(k, _)| *k != ".") {
+            let element = PathElement::parse(key)?;
+            let inner = below.as_object()?;
+            let member = inner.is_empty() || inner.contains_key(".");
+            set.attach(element, member, FieldSet::from_value(below)?);
+        }
+        Some(set)
+    }
+}
