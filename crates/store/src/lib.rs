@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is what the API server needs and no more: read a key or a range at a revision,
 //! compare-and-write, follow changes from a revision, forget old history, let keys expire.
-//! Two backends stand behind it: [`embedded`] (redb, one machine) and etcd (several). The
+//! Two backends stand behind it: [`embedded`] (redb, one machine) and [`etcd`] (several). The
 //! contract suite under `tests/contract` runs against both, so that a caller cannot tell them apart.
 //!
 //! Rules that hold for every backend:
@@ -15,6 +15,7 @@
 pub mod copy;
 pub mod embedded;
 mod error;
+pub mod etcd;
 mod retention;
 mod types;
 
@@ -28,6 +29,7 @@ use serde::Deserialize;
 pub use copy::copy;
 pub use embedded::EmbeddedConfig;
 pub use error::{Error, Result, Unavailable, WriteError};
+pub use etcd::EtcdConfig;
 pub use types::{
     Event, EventKind, Expect, Got, KeyValue, LeaseId, RangeOptions, Ranged, Revision, WatchItem, Write,
     Written,
@@ -89,6 +91,8 @@ pub trait Store: Send + Sync + 'static {
 pub enum StoreConfig {
     /// A file on this machine, used by one API server.
     Embedded(EmbeddedConfig),
+    /// An etcd cluster.
+    Etcd(EtcdConfig),
 }
 
 /// Opens the store and starts what it does in the background (expiry, compaction).
@@ -99,6 +103,10 @@ pub async fn open(config: StoreConfig) -> Result<Arc<dyn Store>> {
         StoreConfig::Embedded(config) => {
             let keep = config.history_seconds;
             (Arc::new(embedded::Embedded::open(config).await?), keep)
+        }
+        StoreConfig::Etcd(config) => {
+            let keep = config.history_seconds;
+            (Arc::new(etcd::Etcd::connect(config).await?), keep)
         }
     };
     retention::start(Arc::downgrade(&store), keep);

@@ -2,12 +2,16 @@
 
 mod history;
 mod leases;
+mod model;
+mod moving;
 mod watches;
 mod writes;
 
 use std::sync::Arc;
 
-use keelson_store::{EmbeddedConfig, Store, StoreConfig};
+use keelson_store::{EmbeddedConfig, EtcdConfig, Store, StoreConfig};
+
+use crate::support::etcd::EtcdServer;
 
 /// A store for one test, and what has to live as long.
 pub struct Fixture {
@@ -22,6 +26,13 @@ pub async fn embedded() -> Fixture {
     Fixture { store, _keep: Box::new(folder) }
 }
 
+pub async fn etcd() -> Fixture {
+    let server = EtcdServer::start().await;
+    let config = EtcdConfig { prefix: "/some/prefix".to_owned(), ..EtcdConfig::new(vec![server.endpoint()]) };
+    let store = keelson_store::open(StoreConfig::Etcd(config)).await.unwrap();
+    Fixture { store, _keep: Box::new(server) }
+}
+
 /// Runs each named check, an `async fn(Arc<dyn Store>)` of this module, against each backend.
 macro_rules! contract {
     ($($check:ident),+ $(,)?) => {
@@ -29,6 +40,13 @@ macro_rules! contract {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $check() {
                 let fixture = crate::contract::embedded().await;
+                super::$check(fixture.store.clone()).await;
+            })+
+        }
+        mod etcd {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                let fixture = crate::contract::etcd().await;
                 super::$check(fixture.store.clone()).await;
             })+
         }

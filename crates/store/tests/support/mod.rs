@@ -1,5 +1,7 @@
 //! What several tests need.
 
+pub mod etcd;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -22,7 +24,9 @@ pub async fn events(watch: &mut WatchStream, count: usize) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     let mut last: Revision = 0;
     while events.len() < count {
-        let item = within(&format!("{count} events, after {events:?}"), watch.next()).await;
+        let Ok(item) = tokio::time::timeout(DEADLINE, watch.next()).await else {
+            panic!("not {count} events within {DEADLINE:?}, but {:?}", brief(&events));
+        };
         match item.expect("watch ended").expect("watch failed") {
             WatchItem::Events(batch) => {
                 for event in batch {
