@@ -5,10 +5,18 @@
 //! references, finalizers, uid, timestamps, generation, resourceVersion) is the generic path's own and
 //! checked there for every kind alike: a strategy says only how a name has to look.
 
-use keelson_api_types::{FieldError, Gvr, StatusError};
+use keelson_api_types::{FieldError, Gvr, StatusError, names};
 use serde_json::Value;
 
+use crate::alloc::Allocators;
 use crate::types::{Objects, UserInfo};
+
+pub mod check;
+pub mod common;
+pub mod edit;
+pub mod pod;
+pub mod service;
+pub mod storage;
 
 /// Where and for whom a write happens.
 pub struct Ctx<'a> {
@@ -22,6 +30,8 @@ pub struct Ctx<'a> {
     pub user: &'a UserInfo,
     pub dry_run: bool,
     pub objects: &'a dyn Objects,
+    /// The server's cluster addresses and node ports.
+    pub allocators: &'a Allocators,
 }
 
 /// What an allocation does once the outcome of the write is known. Dropped without `commit`, it rolls back.
@@ -156,7 +166,7 @@ pub trait Strategy: Send + Sync {
     }
 
     /// After the object is gone from the store: give back what it held.
-    fn released(&self, _objects: &dyn Objects, _old: &Value) {}
+    fn released(&self, _allocators: &Allocators, _old: &Value) {}
 }
 
 /// A kind without peculiarities.
@@ -176,9 +186,20 @@ impl Strategy for Plain {
 }
 
 /// The strategy of a built-in resource; plain for those that have none of their own.
-pub fn for_resource(_group: &str, _resource: &str) -> &'static dyn Strategy {
-    static PLAIN: Plain = Plain { status: true, generation: false };
-    &PLAIN
+pub fn for_resource(group: &str, resource: &str) -> &'static dyn Strategy {
+    match (group, resource) {
+        ("", "pods") => &pod::Pod,
+        ("", "podtemplates") => &pod::PodTemplate,
+        ("", "services") => &service::Service,
+        ("", "persistentvolumes") => &storage::volume::PersistentVolume,
+        ("", "persistentvolumeclaims") => &storage::claim::PersistentVolumeClaim,
+        _ => &Plain { status: true, generation: false },
+    }
+}
+
+/// Names that are a DNS-1123 label, which may begin a generated one.
+pub fn dns_label_name(name: &str, prefix: bool) -> Vec<String> {
+    if prefix { names::dns1123_label(&names::mask_trailing_dash(name)) } else { names::dns1123_label(name) }
 }
 
 /// Takes a top-level field away.
