@@ -10,6 +10,7 @@ pub mod encode;
 pub mod patch;
 pub mod path;
 pub mod prune;
+pub mod table;
 mod validate;
 
 pub use apply::ApplyError;

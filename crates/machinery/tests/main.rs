@@ -5,4 +5,5 @@ mod decode;
 mod patch;
 mod prune;
 mod roundtrip;
+mod table;
 mod validate;
