@@ -99,6 +99,9 @@ pub enum AuthnError {
     /// A credential was presented and is wrong. The reason is logged, never sent.
     #[error("the presented credential is not valid: {0}")]
     Invalid(String),
+    /// The credential is good, but its owner may not act as whom it asks to; the status is the answer.
+    #[error("impersonation is refused")]
+    Impersonation(#[source] StatusError),
 }
 
 /// `Ok(None)` when the request carries no credential that this authenticator knows.
