@@ -35,5 +35,6 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod reviews;
+pub mod security;
 pub mod strategies;
 pub mod token;

@@ -1,0 +1,169 @@
+//! The objects besides RBAC that a cluster starts with.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+
+use ipnet::IpNet;
+use keelson_api_types::Gvr;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+static FLOW_CONTROL: &str = include_str!("../../data/flowcontrol.jsonl");
+
+/// What a cluster's own configuration puts into its objects.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub service_cidr: IpNet,
+    /// Where clients in the cluster reach this server.
+    pub advertise: SocketAddr,
+    /// PEM of the authority of client certificates.
+    pub client_ca: String,
+    /// PEM of the front proxy's authority, if there is one.
+    pub front_proxy_ca: Option<String>,
+}
+
+/// How a stored object is compared with the wanted one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Only created.
+    Create,
+    FlowControl,
+    Fields(&'static [&'static str]),
+}
+
+/// An object to hold up.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub gvr: Gvr,
+    pub object: Value,
+    pub policy: Policy,
+}
+
+impl Wanted {
+    fn new(group: &str, version: &str, resource: &str, policy: Policy, object: Value) -> Self {
+        Self { gvr: Gvr::new(group, version, resource), object, policy }
+    }
+}
+
+pub fn namespaces() -> Vec<Wanted> {
+    ["default", "kube-system", "kube-public", "kube-node-lease"]
+        .map(|name| {
+            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+                "name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+            Wanted::new("", "v1", "namespaces", Policy::Create, object)
+        })
+        .into()
+}
+
+#[derive(Deserialize)]
+struct FlowRow {
+    kind: String,
+    name: String,
+    spec: Value,
+}
+
+static FLOW_ROWS: LazyLock<Vec<FlowRow>> = LazyLock::new(|| {
+    FLOW_CONTROL
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("flowcontrol.jsonl holds one object a line"))
+        .collect()
+});
+
+pub fn flow_control() -> Vec<Wanted> {
+    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+    FLOW_ROWS
+        .iter()
+        .map(|row| {
+            let resource = match row.kind.as_str() {
+                "FlowSchema" => "flowschemas",
+                _ => "prioritylevelconfigurations",
+            };
+            let object = json!({
+                "apiVersion": format!("{GROUP}/v1"), "kind": row.kind,
+                "metadata": {"name": row.name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}},
+                "spec": row.spec,
+            });
+            Wanted::new(GROUP, "v1", resource, Policy::FlowControl, object)
+        })
+        .collect()
+}
+
+pub fn priority_classes() -> Vec<Wanted> {
+    [
+        ("system-cluster-critical", 2_000_000_000, "For pods that the cluster needs on whichever node."),
+        ("system-node-critical", 2_000_001_000, "For pods that their node needs and that must stay on it."),
+    ]
+    .map(|(name, value, description)| {
+        let object = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": name}, "value": value, "description": description,
+            "preemptionPolicy": "PreemptLowerPriority"});
+        Wanted::new("scheduling.k8s.io", "v1", "priorityclasses", Policy::Create, object)
+    })
+    .into()
+}
+
+/// The first address of the Service range: the `kubernetes` Service's own.
+pub fn kubernetes_address(service_cidr: &IpNet) -> Option<IpAddr> {
+    service_cidr.hosts().next()
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+pub fn service_cidr(settings: &Settings) -> Wanted {
+    let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [settings.service_cidr.to_string()]}});
+    Wanted::new("networking.k8s.io", "v1", "servicecidrs", Policy::Create, object)
+}
+
+/// How applications find what they need to trust this server's clients.
+pub fn authentication_config(settings: &Settings) -> Wanted {
+    let mut data = json!({"client-ca-file": settings.client_ca});
+    if let Some(ca) = &settings.front_proxy_ca {
+        data["requestheader-client-ca-file"] = ca.clone().into();
+        data["requestheader-allowed-names"] =
+            json!([crate::authn::certificate::FRONT_PROXY_NAME]).to_string().into();
+        data["requestheader-username-headers"] = r#"["X-Remote-User"]"#.into();
+        data["requestheader-uid-headers"] = r#"["X-Remote-Uid"]"#.into();
+        data["requestheader-group-headers"] = r#"["X-Remote-Group"]"#.into();
+        data["requestheader-extra-headers-prefix"] = r#"["X-Remote-Extra-"]"#.into();
+    }
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
+        "metadata": {"namespace": "kube-system", "name": "extension-apiserver-authentication"}});
+    Wanted::new("", "v1", "configmaps", Policy::Fields(&["data"]), object)
+}
+
+/// The Service `default/kubernetes` with its Endpoints and EndpointSlice, by which pods reach this server.
+pub fn kubernetes_service(settings: &Settings) -> Vec<Wanted> {
+    let Some(cluster_ip) = kubernetes_address(&settings.service_cidr) else { return Vec::new() };
+    let (address, port) = (settings.advertise.ip(), settings.advertise.port());
+    let service = json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "default", "name": "kubernetes",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": cluster_ip, "clusterIPs": [cluster_ip],
+            "ipFamilies": [family(cluster_ip)], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]}});
+    let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"namespace": "default", "name": "kubernetes",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]});
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"namespace": "default", "name": "kubernetes",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": family(address),
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
+    vec![
+        Wanted::new("", "v1", "services", Policy::Fields(&["spec"]), service),
+        Wanted::new("", "v1", "endpoints", Policy::Fields(&["subsets"]), endpoints),
+        Wanted::new(
+            "discovery.k8s.io",
+            "v1",
+            "endpointslices",
+            Policy::Fields(&["addressType", "endpoints", "ports"]),
+            slice,
+        ),
+    ]
+}

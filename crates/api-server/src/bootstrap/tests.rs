@@ -1,0 +1,48 @@
+//! Bootstrapping twice is bootstrapping once.
+
+use std::sync::Arc;
+
+use keelson_api_types::Gvr;
+use serde_json::json;
+
+use super::*;
+use crate::admission::testing::MapObjects;
+
+fn settings() -> Settings {
+    Settings {
+        service_cidr: "10.96.0.0/16".parse().expect("a range"),
+        advertise: "192.0.2.7:6443".parse().expect("an address"),
+        client_ca: "CA".into(),
+        front_proxy_ca: Some("PROXY".into()),
+    }
+}
+
+#[tokio::test]
+async fn a_second_run_writes_nothing_and_restores_what_was_taken() {
+    let map = Arc::new(MapObjects::default());
+    let objects: Arc<dyn Objects> = map.clone();
+    run(&objects, &settings()).await.expect("the first run");
+    let service = objects.get(&Gvr::new("", "v1", "services"), "default", "kubernetes").expect("the Service");
+    assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
+    let roles = Gvr::new(RBAC_GROUP, "v1", "clusterroles");
+    let mut rounds = 0;
+    while !aggregate::stale(&objects.list(&roles, "")).is_empty() {
+        aggregate_roles(objects.as_ref()).await.expect("a pass");
+        rounds += 1;
+        assert!(rounds < 5, "aggregation does not settle");
+    }
+    let admin = objects.get(&roles, "", "admin").expect("the role");
+    assert!(admin["rules"].as_array().is_some_and(|r| r.len() > 10));
+
+    let before = *map.writes.lock();
+    run(&objects, &settings()).await.expect("the second run");
+    assert_eq!(*map.writes.lock(), before);
+
+    let slices = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
+    let mut slice = Value::clone(&objects.get(&slices, "default", "kubernetes").expect("the slice"));
+    slice["endpoints"] = json!([]);
+    objects.update(&slices, "default", "", slice).await.expect("an update");
+    run(&objects, &settings()).await.expect("the third run");
+    let slice = objects.get(&slices, "default", "kubernetes").expect("the slice");
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["192.0.2.7"]));
+}

@@ -1,0 +1,180 @@
+//! The product's security side, built from the configuration: authentication, authorization, admission,
+//! reviews, the discovery documents of tokens, and the bootstrap objects.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use keelson_api_types::{Gvk, StatusError};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::admission::{Chain, namespace, node_restriction};
+use crate::authn::Authenticators;
+use crate::authn::certificate::{AuthorityError, Certificates};
+use crate::authz::Authorizers;
+use crate::bootstrap::objects::Settings;
+use crate::config::Config;
+use crate::token::{KeyError, Keys, Tokens, discovery, request as token_request};
+use crate::types::{
+    Admission, AdmissionRequest, Authenticator, Authorizer, Objects, Operation, ReviewRequest, Security,
+};
+use crate::{bootstrap, reviews};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("cannot load the service account keys")]
+    Keys(#[from] KeyError),
+    #[error("cannot load the authorities of client certificates")]
+    Authority(#[from] AuthorityError),
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Everything of this crate's security side; see [`build`].
+pub struct ClusterSecurity {
+    objects: Arc<dyn Objects>,
+    authenticators: Authenticators,
+    authorizers: Arc<Authorizers>,
+    admission: Chain,
+    tokens: Arc<Tokens>,
+    settings: Settings,
+    followers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Builds the security side. `listen` is where the server really listens (its port may have been chosen
+/// by the system). Must run inside a tokio runtime: the authorizers follow their objects at once.
+pub fn build(
+    config: &Config,
+    objects: Arc<dyn Objects>,
+    listen: SocketAddr,
+) -> Result<Arc<ClusterSecurity>, BuildError> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|source| BuildError::Read { path: path.to_owned(), source })
+    };
+    let front_proxy_ca = config.front_proxy_ca();
+    let settings = Settings {
+        service_cidr: config.service_cidr,
+        advertise: SocketAddr::new(advertise_address(config), listen.port()),
+        client_ca: read(&config.client_ca())?,
+        front_proxy_ca: front_proxy_ca.exists().then(|| read(&front_proxy_ca)).transpose()?,
+    };
+    let keys = Keys::load(&config.service_account_key(), &config.service_account_pub())?;
+    let tokens = Arc::new(Tokens::new(keys, config.service_account_issuer.clone(), config.audiences()));
+    let certificates = Certificates::load(&config.client_ca(), Some(&front_proxy_ca))?;
+    let authorizers = Authorizers::start(&objects);
+    let authenticators = Authenticators::new(
+        certificates,
+        tokens.clone(),
+        objects.clone(),
+        authorizers.clone(),
+        config.anonymous,
+    );
+    let admission = Chain::new(objects.clone(), authorizers.clone(), authorizers.rbac().clone());
+    Ok(Arc::new(ClusterSecurity {
+        objects,
+        authenticators,
+        authorizers,
+        admission,
+        tokens,
+        settings,
+        followers: Mutex::default(),
+    }))
+}
+
+/// The address that others reach this machine by: the configured one, or the one that the machine's own
+/// packets to the outside would carry.
+pub fn advertise_address(config: &Config) -> IpAddr {
+    if let Some(address) = config.advertise_address {
+        return address;
+    }
+    if !config.bind.address.is_unspecified() {
+        return config.bind.address;
+    }
+    // Connecting a datagram socket sends nothing; it only asks the routing table.
+    let routed = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    routed().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+impl ClusterSecurity {
+    async fn answer(&self, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
+        if request.subresource != "token" {
+            return reviews::review(&self.authenticators, self.authorizers.as_ref(), request).await;
+        }
+        let options = json!({});
+        let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
+        let mut object = request.object.clone();
+        let check = AdmissionRequest {
+            op: Operation::Create,
+            user: request.user,
+            gvk: &gvk,
+            gvr: request.gvr,
+            subresource: request.subresource,
+            namespace: request.namespace,
+            name: request.name,
+            object: Some(&mut object),
+            old: None,
+            options: &options,
+            dry_run: request.dry_run,
+            warnings: Vec::new(),
+        };
+        namespace::admit(self.objects.as_ref(), &check).await?;
+        node_restriction::check(self.objects.as_ref(), self.authorizers.as_ref(), &check)?;
+        token_request::create(&self.tokens, self.objects.as_ref(), request).await
+    }
+
+    async fn run_bootstrap(&self) -> Result<(), StatusError> {
+        bootstrap::run(&self.objects, &self.settings).await?;
+        let mut followers = self.followers.lock();
+        if followers.is_empty() {
+            *followers = bootstrap::follow(&self.objects, &self.settings);
+        }
+        Ok(())
+    }
+}
+
+impl Security for ClusterSecurity {
+    fn authenticator(&self) -> &dyn Authenticator {
+        &self.authenticators
+    }
+
+    fn authorizer(&self) -> &dyn Authorizer {
+        self.authorizers.as_ref()
+    }
+
+    fn admission(&self) -> &dyn Admission {
+        &self.admission
+    }
+
+    fn review<'a>(&'a self, request: ReviewRequest<'a>) -> BoxFuture<'a, Result<Value, StatusError>> {
+        self.answer(request).boxed()
+    }
+
+    fn document(&self, path: &str) -> Option<(&'static str, Bytes)> {
+        discovery::document(&self.tokens, &self.settings.advertise.to_string(), path)
+    }
+
+    fn bootstrap(&self) -> BoxFuture<'_, Result<(), StatusError>> {
+        self.run_bootstrap().boxed()
+    }
+}
+
+impl Drop for ClusterSecurity {
+    fn drop(&mut self) {
+        for task in self.followers.get_mut() {
+            task.abort();
+        }
+    }
+}
