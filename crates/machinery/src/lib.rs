@@ -7,6 +7,7 @@ pub mod apply;
 pub mod decode;
 pub mod diff;
 pub mod encode;
+pub mod openapi;
 pub mod patch;
 pub mod path;
 pub mod prune;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod decode;
+mod openapi;
 mod patch;
 mod prune;
 mod roundtrip;
