@@ -4,6 +4,7 @@ use crate::config::{self, Validate};
 use crate::{Health, Metrics, logging};
 use clap::{Arg, ArgAction, Command};
 use serde::de::DeserializeOwned;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -122,13 +123,22 @@ impl Daemon {
         Daemon { name, shutdown: Shutdown::new(), health: Health::default(), metrics: Metrics::new(name) }
     }
 
-    /// Tells systemd, or whatever else set `NOTIFY_SOCKET`, that the daemon serves.
+    /// Tells systemd, or whatever else set `NOTIFY_SOCKET`, that the daemon serves (sd_notify(3)).
     pub fn notify_ready(&self) {
-        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-        let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|s| s.send_to(b"READY=1", path));
-        if let Err(error) = sent {
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not notify the service manager");
-        }
+        notify("READY=1".to_owned());
+    }
+
+    /// As [`Daemon::notify_ready`], with the address, for who asked for port 0.
+    pub fn notify_serving(&self, address: SocketAddr) {
+        notify(format!("READY=1\nX_KEELSON_ADDRESS={address}"));
+    }
+}
+
+fn notify(state: String) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|s| s.send_to(state.as_bytes(), path));
+    if let Err(error) = sent {
+        tracing::warn!(error = &error as &dyn std::error::Error, "could not notify the service manager");
     }
 }
 

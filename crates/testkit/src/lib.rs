@@ -1,1 +1,7 @@
-//! For tests: one transient control plane per test, fake nodes, waiting on a state with a deadline.
+//! For tests: one transient control plane per test, waiting on a state with a deadline.
+
+mod control_plane;
+mod wait;
+
+pub use control_plane::{Builder, ControlPlane};
+pub use wait::eventually;
