@@ -15,7 +15,7 @@ pub use health::Health;
 pub use keelson_tls as tls;
 pub use logging::LogConfig;
 pub use metrics::Metrics;
-pub use program::{Daemon, Program, Runtime, Shutdown, exit, run};
+pub use program::{Daemon, Program, Runtime, Shutdown, exit, run, run_from};
 pub use prometheus_client;
 
 #[doc(hidden)]

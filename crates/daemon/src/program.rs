@@ -4,6 +4,7 @@ use crate::config::{self, Validate};
 use crate::{Health, Metrics, logging};
 use clap::{Arg, ArgAction, Command};
 use serde::de::DeserializeOwned;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -149,8 +150,21 @@ where
     C: DeserializeOwned + Validate,
     F: AsyncFnOnce(C, Daemon) -> anyhow::Result<()>,
 {
+    run_from(program, std::env::args_os(), main)
+}
+
+/// As [`run`], with a command line whose first word is the program's name.
+pub fn run_from<C, F>(
+    program: impl Into<Program>,
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    main: F,
+) -> ExitCode
+where
+    C: DeserializeOwned + Validate,
+    F: AsyncFnOnce(C, Daemon) -> anyhow::Result<()>,
+{
     let program = program.into();
-    let args = match program.command().try_get_matches() {
+    let args = match program.command().try_get_matches_from(args) {
         Ok(args) => args,
         Err(error) => {
             // Clap sends help and version to stdout, and counts them as success.

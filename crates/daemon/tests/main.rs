@@ -2,3 +2,5 @@
 
 mod config;
 mod health;
+mod process;
+mod serve;
