@@ -7,7 +7,6 @@ use keelson_client::{EventRecorder, EventType, Informer};
 use keelson_sched_core::preempt::{Budget, Preemption, preempt};
 use keelson_sched_core::{FitError, PodInfo, Profile, Scheduler, Snapshot};
 use keelson_api_types::selector::LabelSelector;
-use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
@@ -90,11 +89,11 @@ impl Engine {
         let (client, state, events) = (self.client.clone(), Arc::clone(&self.state), self.events.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            match post_binding(&client, &pod, &node).await {
+            match report::bind(&client, &pod, &node).await {
                 Ok(()) => {
                     let id = &pod.id;
                     let message = format!("Successfully assigned {}/{} to {node}", id.namespace, id.name);
-                    events.event(&report::reference(&pod), EventType::Normal, "Scheduled", &message);
+                    events.event(&report::reference(&pod), EventType::Normal, "Scheduled", message);
                 }
                 Err(error) => {
                     tracing::warn!(pod = %format_args!("{}/{}", pod.id.namespace, pod.id.name), node, "bind: {error}");
@@ -122,7 +121,7 @@ impl Engine {
                 inner.nominated.insert(pod.id.uid.clone(), (Arc::clone(&pod), preemption.node.clone()));
             }
         }
-        self.events.event(&report::reference(&pod), EventType::Warning, "FailedScheduling", &message);
+        self.events.event(&report::reference(&pod), EventType::Warning, "FailedScheduling", message.as_str());
         let (client, events, metrics) = (self.client.clone(), self.events.clone(), self.metrics.clone());
         tokio::spawn(async move {
             let node = preemption.as_ref().map(|p| p.node.as_str());
@@ -162,19 +161,4 @@ impl Engine {
             .collect();
         preempt(pod, snapshot, profile, &budgets)
     }
-}
-
-async fn post_binding(client: &kube::Client, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
-    let (namespace, name) = (&pod.id.namespace, &pod.id.name);
-    let binding = json!({
-        "apiVersion": "v1", "kind": "Binding",
-        "metadata": {"name": name, "namespace": namespace, "uid": pod.id.uid},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-    });
-    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");
-    let request = http::Request::post(path)
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(binding.to_string().into_bytes())
-        .map_err(kube::Error::HttpError)?;
-    client.request_text(request).await.map(drop)
 }

@@ -18,7 +18,7 @@ mod views;
 use std::sync::Arc;
 
 use anyhow::Context;
-use keelson_client::{Informer, LeaderElection, LeaderElector};
+use keelson_client::{Informer, LeaderElector, Outcome};
 use keelson_daemon::Daemon;
 
 use config::Config;
@@ -62,6 +62,20 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let election = LeaderElection::new("kube-scheduler");
-    LeaderElector::new(client, election).run(daemon.shutdown.clone(), work).await.context("hold the lease kube-scheduler")
+    let identity = format!("{}_{}", host_name(), std::process::id());
+    let elector = LeaderElector::new("kube-system", "kube-scheduler", identity);
+    match elector.run(&client, daemon.shutdown.clone(), |leader| async move {
+        tokio::select! {
+            () = work => {}
+            () = leader.shutdown.cancelled() => {}
+        }
+    }).await {
+        // Whoever restarts this daemon makes it a candidate again, with nothing left over from its time as leader.
+        Outcome::Lost => anyhow::bail!("lost the lease kube-system/kube-scheduler"),
+        Outcome::Finished | Outcome::NeverLed => Ok(()),
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
 }

@@ -1,20 +1,31 @@
 //! What the scheduler writes back about a pod besides its binding: why it does not fit, and whom it displaces.
 
-use keelson_client::{EventRecorder, EventType, ObjectRef};
+use keelson_client::{EventRecorder, EventType, ObjectRef, rest};
 use keelson_sched_core::PodInfo;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
+use kube::Error;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::views::PodView;
 
 pub fn reference(pod: &PodInfo) -> ObjectRef {
     ObjectRef {
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        namespace: pod.id.namespace.clone(),
-        name: pod.id.name.clone(),
-        uid: pod.id.uid.clone(),
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(pod.id.namespace.clone()),
+        name: Some(pod.id.name.clone()),
+        uid: Some(pod.id.uid.clone()),
         ..ObjectRef::default()
     }
+}
+
+pub async fn bind(client: &kube::Client, pod: &PodInfo, node: &str) -> Result<(), Error> {
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding",
+        "metadata": {"name": pod.id.name, "namespace": pod.id.namespace, "uid": pod.id.uid},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    });
+    rest::create::<IgnoredAny>(client, &path(pod, Some("binding")), &binding).await.map(drop)
 }
 
 /// Sets the `PodScheduled` condition to False, and the nominated node where there is one.
@@ -23,7 +34,7 @@ pub async fn unschedulable(
     pod: &PodInfo,
     message: &str,
     nominated: Option<&str>,
-) -> Result<(), kube::Error> {
+) -> Result<(), Error> {
     let mut status = json!({"conditions": [condition("PodScheduled", "False", "Unschedulable", message)]});
     if let Some(node) = nominated {
         status["nominatedNodeName"] = json!(node);
@@ -38,38 +49,34 @@ pub async fn displace(
     victim: &PodInfo,
     by: &PodInfo,
     node: &str,
-) -> Result<(), kube::Error> {
+) -> Result<(), Error> {
     let message = "preempting to accommodate a higher priority pod";
     let condition = condition("DisruptionTarget", "True", "PreemptionByScheduler", message);
     patch_status(client, victim, json!({"conditions": [condition]})).await?;
-    let preconditions = Preconditions { uid: Some(victim.id.uid.clone()), resource_version: None };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    match api(client, victim).delete(&victim.id.name, &params).await {
-        Ok(_) => {}
+    let options = json!({"preconditions": {"uid": victim.id.uid}});
+    match rest::delete(client, &path(victim, None), &options).await {
         // Gone already, or replaced by another of its name: there is room either way.
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return Ok(()),
-        Err(error) => return Err(error),
+        Err(error) if matches!(rest::code(&error), Some(404 | 409)) => return Ok(()),
+        outcome => outcome?,
     }
     let message = format!("Preempted by pod {} on node {node}", by.id.uid);
-    events.event(&reference(victim), EventType::Normal, "Preempted", &message);
+    events.event(&reference(victim), EventType::Normal, "Preempted", message);
     Ok(())
 }
 
-fn condition(kind: &str, status: &str, reason: &str, message: &str) -> serde_json::Value {
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({
         "type": kind, "status": status, "reason": reason, "message": message,
         "lastProbeTime": null, "lastTransitionTime": keelson_api_types::meta::now_rfc3339(),
     })
 }
 
-async fn patch_status(client: &kube::Client, pod: &PodInfo, status: serde_json::Value) -> Result<(), kube::Error> {
+async fn patch_status(client: &kube::Client, pod: &PodInfo, status: Value) -> Result<(), Error> {
     let patch = json!({"metadata": {"uid": pod.id.uid}, "status": status});
-    api(client, pod)
-        .patch_status(&pod.id.name, &PatchParams::default(), &Patch::Strategic(patch))
-        .await
-        .map(drop)
+    let path = path(pod, Some("status"));
+    rest::patch::<IgnoredAny>(client, &path, rest::patch::STRATEGIC, &patch).await.map(drop)
 }
 
-pub fn api(client: &kube::Client, pod: &PodInfo) -> Api<Pod> {
-    Api::namespaced(client.clone(), &pod.id.namespace)
+fn path(pod: &PodInfo, subresource: Option<&str>) -> String {
+    rest::path::<PodView>(&pod.id.namespace, Some(&pod.id.name), subresource)
 }

@@ -48,7 +48,7 @@ impl State {
         let state = Arc::clone(self);
         pods.on_change(move |change| match change {
             Change::Added(pod) | Change::Updated { new: pod, .. } => state.pod_changed(pod),
-            Change::Deleted(pod) => state.pod_gone(&pod.meta.uid),
+            Change::Deleted(pod) => state.pod_gone(&pod.metadata.uid),
         });
         let state = Arc::clone(self);
         nodes.on_change(move |change| {
@@ -76,7 +76,7 @@ impl State {
     }
 
     fn pod_changed(&self, pod: &PodView) {
-        let uid = &pod.meta.uid;
+        let uid = &pod.metadata.uid;
         if pod.finished {
             return self.pod_gone(uid);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keelson_client::{Meta, Projected};
+use keelson_client::{Meta, projection};
 use keelson_sched_core::PodInfo;
 use keelson_sched_core::api::{NodeSpec, NodeStatus, PodSpec};
 use keelson_sched_core::pod::Identity;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "RawPod")]
 pub struct PodView {
-    pub meta: Meta,
+    pub metadata: Meta,
     pub info: Arc<PodInfo>,
     pub scheduler_name: String,
     /// It has ended and holds nothing any more.
@@ -52,7 +52,7 @@ impl From<RawPod> for PodView {
         info.terminating = meta.deletion_timestamp.is_some();
         info.started = raw.status.start_time.map_or(i64::MAX, |t| t.0.as_second());
         Self {
-            meta,
+            metadata: meta,
             info: Arc::new(info),
             scheduler_name: raw.spec.scheduler_name,
             finished: matches!(raw.status.phase.as_str(), "Succeeded" | "Failed"),
@@ -61,17 +61,7 @@ impl From<RawPod> for PodView {
     }
 }
 
-impl Projected for PodView {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const PLURAL: &'static str = "pods";
-    const KIND: &'static str = "Pod";
-    const NAMESPACED: bool = true;
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
-}
+projection!(PodView, "", "v1", "pods", "Pod", namespaced);
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -81,17 +71,7 @@ pub struct NodeView {
     pub status: NodeStatus,
 }
 
-impl Projected for NodeView {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const PLURAL: &'static str = "nodes";
-    const KIND: &'static str = "Node";
-    const NAMESPACED: bool = false;
-
-    fn meta(&self) -> &Meta {
-        &self.metadata
-    }
-}
+projection!(NodeView, "", "v1", "nodes", "Node", cluster);
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -99,17 +79,7 @@ pub struct NamespaceView {
     pub metadata: Meta,
 }
 
-impl Projected for NamespaceView {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const PLURAL: &'static str = "namespaces";
-    const KIND: &'static str = "Namespace";
-    const NAMESPACED: bool = false;
-
-    fn meta(&self) -> &Meta {
-        &self.metadata
-    }
-}
+projection!(NamespaceView, "", "v1", "namespaces", "Namespace", cluster);
 
 /// A disruption budget, which preemption spares where it can.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -132,17 +102,7 @@ pub struct BudgetStatus {
     pub disruptions_allowed: i64,
 }
 
-impl Projected for BudgetView {
-    const GROUP: &'static str = "policy";
-    const VERSION: &'static str = "v1";
-    const PLURAL: &'static str = "poddisruptionbudgets";
-    const KIND: &'static str = "PodDisruptionBudget";
-    const NAMESPACED: bool = true;
-
-    fn meta(&self) -> &Meta {
-        &self.metadata
-    }
-}
+projection!(BudgetView, "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", namespaced);
 
 impl NodeView {
     /// Whether nothing changed that a decision depends on.

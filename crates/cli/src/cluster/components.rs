@@ -131,8 +131,7 @@ fn config(daemon: &str, layout: &Layout, settings: &Settings) -> anyhow::Result<
 fn health(layout: &Layout, daemon: &str, port: u16) -> Value {
     let pki = layout.pki_dir();
     json!({
-        "address": "127.0.0.1",
-        "port": port,
+        "listen": format!("127.0.0.1:{port}"),
         "certFile": pki.join(format!("{daemon}.crt")),
         "keyFile": pki.join(format!("{daemon}.key")),
         "clientCaFile": pki.join("ca.crt"),
@@ -159,14 +158,13 @@ fn api_server(layout: &Layout, settings: &Settings) -> anyhow::Result<Value> {
 }
 
 fn node_agent(layout: &Layout, settings: &Settings) -> anyhow::Result<Value> {
-    let runtime = settings.runtime_endpoint.clone().unwrap_or_else(|| layout.containerd_socket());
     Ok(json!({
         "nodeName": settings.node_name,
         "nodeIp": settings.node_ip,
         "bind": {"address": "0.0.0.0", "port": settings.ports.node_agent},
         "pkiDir": layout.pki_dir(),
         "stateDir": layout.state_dir().join("node-agent"),
-        "runtimeEndpoint": runtime,
+        "runtimeEndpoint": settings.runtime_socket(layout),
         "cniConfigDir": layout.cni_config_dir(),
         "cniDataDir": layout.cni_data_dir(),
         "bridge": settings.bridge(),

@@ -139,7 +139,9 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
             // Away from the terminal's session, whose end must not end the cluster. It fails where this process
             // leads a group already, and then there is nothing to leave.
             let _ = nix::unistd::setsid();
-            let specs = components::specs(&layout, &Settings::load(&layout)?)?;
+            let settings = Settings::load(&layout)?;
+            let specs = components::specs(&layout, &settings)?;
+            tokio::spawn(keelson_pki::renew_task(layout.config_dir(), settings.identity()?));
             supervisor::run(specs, &layout.supervisor_socket()).await
         }
     }

@@ -148,6 +148,23 @@ impl Settings {
         if self.name == "keelson" { "keelson".into() } else { format!("keelson-{}", self.name) }
     }
 
+    pub fn runtime_socket(&self, layout: &Layout) -> PathBuf {
+        self.runtime_endpoint.clone().unwrap_or_else(|| layout.containerd_socket())
+    }
+
+    /// What the certificates say.
+    pub fn identity(&self) -> anyhow::Result<keelson_pki::ClusterIdentity> {
+        Ok(keelson_pki::ClusterIdentity {
+            name: self.name.clone(),
+            server: format!("https://127.0.0.1:{}", self.ports.api_server),
+            node_name: self.node_name.clone(),
+            node_ips: vec![self.node_ip],
+            service_ip: self.kubernetes_service_ip()?.into(),
+            cluster_domain: self.cluster_domain.clone(),
+            extra_sans: Vec::new(),
+        })
+    }
+
     /// The first address of the service network, which the Service `kubernetes` has.
     pub fn kubernetes_service_ip(&self) -> anyhow::Result<Ipv4Addr> {
         let net: ipnet::Ipv4Net = self.service_cidr.parse().context("serviceCidr")?;

@@ -8,10 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use keelson_cri::Runtime;
+use keelson_cri::image::ImageConfig;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::components::{self, API_SERVER, };
+use keelson_cri::containerd;
+
+use super::components::{self, API_SERVER};
 use super::layout::Layout;
 use super::progress::step;
 use super::settings::{Settings, write_if_changed};
@@ -43,10 +47,10 @@ fn write_everything(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     }
     settings.store(layout)?;
-    keelson_pki::ensure_all(&layout.config_dir(), &identity(settings)?).context("issue certificates")?;
+    keelson_pki::ensure_all(&layout.config_dir(), &settings.identity()?).context("issue certificates")?;
     let mut changed = components::write_configs(layout, settings)?;
     if settings.runtime_endpoint.is_none() {
-        let config = containerd_config(layout);
+        let config = containerd::render_config(&runtime_options(layout));
         if write_if_changed(&layout.containerd_config(), config.as_bytes())? {
             changed.push(components::CONTAINERD.into());
         }
@@ -133,6 +137,38 @@ async fn node_ready(client: &kube::Client, layout: &Layout, name: &str) -> anyho
             layout.log_file("node-agent").display()
         ),
     }
+}
+
+/// The containerd of this cluster. Its configuration is written by [`up`]; the supervisor starts it.
+pub fn runtime_options(layout: &Layout) -> containerd::Options {
+    let mut options =
+        containerd::Options::for_cluster(&layout.config_dir(), &layout.state_dir(), &layout.run_dir());
+    options.cni_conf_dir = layout.cni_config_dir();
+    if let Some(dir) = components::cni_plugin_dir() {
+        options.cni_bin_dir = dir.to_owned();
+    }
+    let registries = layout.config_dir().join("registries");
+    options.registries = registries.is_dir().then_some(registries);
+    options
+}
+
+/// Every sandbox runs the pause image; it is made here from our own static binary, since a new machine has no
+/// registry to ask.
+async fn provide_pause_image(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+    let socket = settings.runtime_socket(layout);
+    let runtime = containerd::wait_ready(&socket, PATIENCE)
+        .await
+        .with_context(|| format!("the container runtime at {}", socket.display()))?;
+    let image = containerd::SANDBOX_IMAGE;
+    if runtime.image_status(image).await.context("look for the pause image")?.is_some() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir().context("a folder for the pause image")?;
+    let binary = components::binary_dir()?.join("keelson-pause");
+    std::fs::copy(&binary, folder.path().join("pause"))
+        .with_context(|| format!("{} is missing; `make guest` makes it", binary.display()))?;
+    let config = ImageConfig { name: image.into(), entrypoint: vec!["/pause".into()], ..ImageConfig::default() };
+    crate::image::build_and_import(folder.path(), &config, &socket).await
 }
 
 /// The Service `kube-dns` at its fixed address. Its one endpoint is the node's DNS daemon, which is no pod.

@@ -1,0 +1,150 @@
+//! `ctl cluster down`.
+//!
+//! Each step is carried out whatever became of the others: what is left of a cluster whose processes were
+//! killed is removed all the same. Nothing is touched that this cluster did not make: processes are known by
+//! their pid files, pods by the runtime's socket, mounts by lying below the root, interfaces and tables by name.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use keelson_cri::v1::PodSandboxFilter;
+use keelson_cri::{Runtime, containerd};
+
+use super::components::{CONTAINERD, DAEMONS, find_program};
+use super::layout::Layout;
+use super::progress::step;
+use super::settings::Settings;
+use super::supervisor::{self, PATIENCE, Process, Request};
+use super::up::runtime_options;
+
+pub async fn down(layout: &Layout, purge: bool) -> anyhow::Result<()> {
+    super::require_root()?;
+    let settings = Settings::load(layout)?;
+    let mut failures = Vec::new();
+    let mut note = |result: anyhow::Result<()>| {
+        if let Err(error) = result {
+            failures.push(format!("{error:#}"));
+        }
+    };
+    note(step("Daemons", stop_daemons(layout)).await);
+    if settings.runtime_endpoint.is_none() && layout.containerd_config().exists() {
+        note(step("Pods and container runtime", stop_runtime(layout)).await);
+    }
+    note(step("Network", async { remove_network(&settings) }).await);
+    note(step("Mounts", async { unmount_below(&[&layout.run_dir(), &layout.state_dir()]) }).await);
+    if purge {
+        note(step("Data", async { remove_data(layout) }).await);
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    bail!("not everything could be removed:\n  {}", failures.join("\n  "))
+}
+
+/// Through the supervisor where one runs, by their pid files where it does not.
+async fn stop_daemons(layout: &Layout) -> anyhow::Result<()> {
+    let socket = layout.supervisor_socket();
+    let daemons: Vec<String> = DAEMONS.iter().rev().map(|d| (*d).to_owned()).collect();
+    let mut all = daemons.clone();
+    all.push(CONTAINERD.into());
+    // containerd is stopped later, by us: first it has to remove the pods. Here the supervisor only lets go of it.
+    if supervisor::ask(&socket, &Request::Stop(daemons)).await?.is_some() {
+        supervisor::ask(&socket, &Request::Exit).await?;
+    }
+    for name in all.iter().filter(|name| *name != CONTAINERD) {
+        stop_by_pid_file(&layout.pid_file(name)).await;
+    }
+    Ok(())
+}
+
+async fn stop_by_pid_file(pid_file: &Path) {
+    if let Some(mut process) = Process::adopt(pid_file) {
+        process.stop(PATIENCE).await;
+    }
+    let _ = std::fs::remove_file(pid_file);
+}
+
+/// Removes every pod through the runtime, which is started once more if it does not run: it alone knows how to
+/// undo what it did (network namespaces, mounts, address leases).
+async fn stop_runtime(layout: &Layout) -> anyhow::Result<()> {
+    let pid_file = layout.pid_file(CONTAINERD);
+    let mut started = None;
+    if Process::adopt(&pid_file).is_none() {
+        let log = std::fs::File::options().create(true).append(true).open(layout.log_file(CONTAINERD));
+        let mut command = containerd::spawn_command(&runtime_options(layout));
+        if let Ok(log) = log {
+            command.stdout(log.try_clone()?).stderr(log);
+        }
+        started = Some(command.spawn().context("start containerd to remove its pods")?);
+    }
+    let removed = remove_pods(&layout.containerd_socket()).await;
+    match &mut started {
+        Some(child) => {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).context("stop containerd")?;
+            child.wait().context("wait for containerd")?;
+        }
+        None => stop_by_pid_file(&pid_file).await,
+    }
+    removed
+}
+
+async fn remove_pods(socket: &Path) -> anyhow::Result<()> {
+    let runtime = containerd::wait_ready(socket, Duration::from_secs(20)).await.context("reach containerd")?;
+    let sandboxes = runtime.list_pod_sandboxes(PodSandboxFilter::default()).await.context("list the pods")?;
+    let runtime = &runtime;
+    let removals = sandboxes.iter().map(|sandbox| async move {
+        runtime.stop_pod_sandbox(&sandbox.id).await?;
+        runtime.remove_pod_sandbox(&sandbox.id).await
+    });
+    let failed: Vec<String> =
+        futures::future::join_all(removals).await.into_iter().filter_map(|r| r.err().map(|e| e.to_string())).collect();
+    if failed.is_empty() { Ok(()) } else { bail!("remove pods: {}", failed.join("; ")) }
+}
+
+fn remove_network(settings: &Settings) -> anyhow::Result<()> {
+    let remove = |program: &str, args: &[&str]| -> anyhow::Result<()> {
+        let Some(path) = find_program(program) else { return Ok(()) };
+        let output = Command::new(path).args(args).output().with_context(|| format!("run {program}"))?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        // Not there is what is wanted.
+        if output.status.success() || message.contains("No such file") || message.contains("Cannot find device") {
+            return Ok(());
+        }
+        bail!("{program} {}: {}", args.join(" "), message.trim())
+    };
+    let table = remove("nft", &["delete", "table", "ip", &settings.nft_table()]);
+    let bridge = remove("ip", &["link", "delete", &settings.bridge()]);
+    table.and(bridge)
+}
+
+/// Unmounts what lies below these folders, the innermost first.
+fn unmount_below(folders: &[&Path]) -> anyhow::Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mounts").context("read the mount table")?;
+    let mut failed = Vec::new();
+    for point in table.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+        // The kernel escapes blanks and backslashes in octal.
+        let point = point.replace("\\040", " ").replace("\\134", "\\");
+        let path = Path::new(&point);
+        if folders.iter().any(|folder| path.starts_with(folder) && path != *folder)
+            && let Err(error) = nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH)
+        {
+            failed.push(format!("{point}: {error}"));
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("unmount {}", failed.join("; ")) }
+}
+
+fn remove_data(layout: &Layout) -> anyhow::Result<()> {
+    for dir in [layout.run_dir(), layout.state_dir(), layout.config_dir()] {
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", dir.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
