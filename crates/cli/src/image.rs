@@ -115,7 +115,9 @@ async fn list(socket: &Path) -> anyhow::Result<()> {
     for image in runtime.list_images().await.context("list images")? {
         let id = image.id.trim_start_matches("sha256:");
         let short = id.get(..12).unwrap_or(id);
-        for name in image.repo_tags.iter().chain(image.repo_digests.iter().filter(|_| image.repo_tags.is_empty())) {
+        for name in
+            image.repo_tags.iter().chain(image.repo_digests.iter().filter(|_| image.repo_tags.is_empty()))
+        {
             println!("{name:<60} {:>9.1} MB  {short}", image.size as f64 / 1e6);
         }
     }

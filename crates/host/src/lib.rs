@@ -8,6 +8,7 @@ pub mod conntrack;
 pub mod error;
 pub mod mount;
 pub mod nft;
+pub mod process;
 pub mod system;
 
 pub use error::{Error, Result};

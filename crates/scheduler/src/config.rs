@@ -63,9 +63,11 @@ impl Config {
         let mut profiles: Vec<Profile> = Vec::new();
         for (i, config) in self.profiles.iter().enumerate() {
             if profiles.iter().any(|p| p.scheduler_name == config.scheduler_name) {
-                problems.push(format!("profiles[{i}].schedulerName: {:?} is there twice", config.scheduler_name));
+                problems
+                    .push(format!("profiles[{i}].schedulerName: {:?} is there twice", config.scheduler_name));
             }
-            let weights: Vec<_> = config.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
+            let weights: Vec<_> =
+                config.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
             match Profile::standard(&config.scheduler_name).adjusted(&config.disabled_plugins, &weights) {
                 Ok(profile) => profiles.push(profile),
                 Err(name) => problems.push(format!("profiles[{i}]: no plugin {name:?}")),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use keelson_api_types::selector::LabelSelector;
 use keelson_client::{EventRecorder, EventType, Informer};
 use keelson_sched_core::preempt::{Budget, Preemption, preempt};
 use keelson_sched_core::{FitError, PodInfo, Profile, Scheduler, Snapshot};
-use keelson_api_types::selector::LabelSelector;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;

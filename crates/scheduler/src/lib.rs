@@ -43,7 +43,11 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
 
     let synced = (Arc::clone(&pods), Arc::clone(&nodes));
     daemon.health.add_ready("informers-synced", move || {
-        if synced.0.has_synced() && synced.1.has_synced() { Ok(()) } else { Err("informers not synced".into()) }
+        if synced.0.has_synced() && synced.1.has_synced() {
+            Ok(())
+        } else {
+            Err("informers not synced".into())
+        }
     });
     let metrics = metrics::Metrics::new(&daemon.metrics, Arc::clone(&state));
     if let Some(serving) = &config.health {
@@ -64,12 +68,15 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
     }
     let identity = format!("{}_{}", host_name(), std::process::id());
     let elector = LeaderElector::new("kube-system", "kube-scheduler", identity);
-    match elector.run(&client, daemon.shutdown.clone(), |leader| async move {
-        tokio::select! {
-            () = work => {}
-            () = leader.shutdown.cancelled() => {}
-        }
-    }).await {
+    match elector
+        .run(&client, daemon.shutdown.clone(), |leader| async move {
+            tokio::select! {
+                () = work => {}
+                () = leader.shutdown.cancelled() => {}
+            }
+        })
+        .await
+    {
         // Whoever restarts this daemon makes it a candidate again, with nothing left over from its time as leader.
         Outcome::Lost => anyhow::bail!("lost the lease kube-system/kube-scheduler"),
         Outcome::Finished | Outcome::NeverLed => Ok(()),
@@ -77,5 +84,7 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
 }

@@ -28,8 +28,11 @@ pub struct Metrics {
 impl Metrics {
     pub fn new(metrics: &keelson_daemon::Metrics, state: Arc<State>) -> Self {
         let seconds = (0..15).map(|i| 0.0001 * f64::from(1 << i));
-        let new =
-            Self { attempts: Family::default(), duration: Histogram::new(seconds), preemptions: Counter::default() };
+        let new = Self {
+            attempts: Family::default(),
+            duration: Histogram::new(seconds),
+            preemptions: Counter::default(),
+        };
         metrics.register(|registry| {
             let help = "Attempts to place pods, by result";
             registry.register("scheduler_schedule_attempts", help, new.attempts.clone());

@@ -51,7 +51,14 @@ pub struct Queue {
 
 impl Queue {
     pub fn new(initial: Duration, longest: Duration) -> Self {
-        Self { pods: HashMap::new(), ready: BTreeSet::new(), timers: BTreeMap::new(), next_turn: 0, initial, longest }
+        Self {
+            pods: HashMap::new(),
+            ready: BTreeSet::new(),
+            timers: BTreeMap::new(),
+            next_turn: 0,
+            initial,
+            longest,
+        }
     }
 
     /// A pod that has no node yet, new or changed. A change makes an unschedulable one ready.

@@ -91,6 +91,11 @@ impl State {
             if pod.info.terminating {
                 inner.queue.remove(uid);
             } else if pod.info.gates.is_empty() {
+                // Room that was being made before a restart is still being made.
+                if !pod.nominated_node.is_empty() {
+                    let nomination = (Arc::clone(&pod.info), pod.nominated_node.clone());
+                    inner.nominated.insert(uid.clone(), nomination);
+                }
                 inner.queue.set(Arc::clone(&pod.info), &pod.scheduler_name);
             }
         }

@@ -107,6 +107,8 @@ projection!(BudgetView, "policy", "v1", "poddisruptionbudgets", "PodDisruptionBu
 impl NodeView {
     /// Whether nothing changed that a decision depends on.
     pub fn same_for_scheduling(&self, other: &Self) -> bool {
-        self.metadata.labels == other.metadata.labels && self.spec == other.spec && self.status == other.status
+        self.metadata.labels == other.metadata.labels
+            && self.spec == other.spec
+            && self.status == other.status
     }
 }

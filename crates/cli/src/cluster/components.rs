@@ -28,8 +28,11 @@ const CNI_PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// Finds the distribution's programs, or says which packages bring them.
 pub fn check_programs() -> anyhow::Result<()> {
-    let mut missing: Vec<&str> =
-        NEEDED.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package).collect();
+    let mut missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     if cni_plugin_dir().is_none() {
         missing.push("containernetworking-plugins");
     }
@@ -89,8 +92,10 @@ pub fn specs(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<Spec>> 
 pub fn write_configs(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<String>> {
     let mut changed = Vec::new();
     for daemon in DAEMONS {
-        let text = serde_saphyr::to_string(&config(daemon, layout, settings)?).context("encode a configuration")?;
-        let text = format!("# Written by `ctl cluster up` from cluster.yaml; changes here do not last.\n{text}");
+        let text =
+            serde_saphyr::to_string(&config(daemon, layout, settings)?).context("encode a configuration")?;
+        let text =
+            format!("# Written by `ctl cluster up` from cluster.yaml; changes here do not last.\n{text}");
         if write_if_changed(&layout.daemon_config(daemon), text.as_bytes())? {
             changed.push(daemon.to_owned());
         }

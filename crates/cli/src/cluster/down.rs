@@ -92,15 +92,19 @@ async fn stop_runtime(layout: &Layout) -> anyhow::Result<()> {
 }
 
 async fn remove_pods(socket: &Path) -> anyhow::Result<()> {
-    let runtime = containerd::wait_ready(socket, Duration::from_secs(20)).await.context("reach containerd")?;
+    let runtime =
+        containerd::wait_ready(socket, Duration::from_secs(20)).await.context("reach containerd")?;
     let sandboxes = runtime.list_pod_sandboxes(PodSandboxFilter::default()).await.context("list the pods")?;
     let runtime = &runtime;
     let removals = sandboxes.iter().map(|sandbox| async move {
         runtime.stop_pod_sandbox(&sandbox.id).await?;
         runtime.remove_pod_sandbox(&sandbox.id).await
     });
-    let failed: Vec<String> =
-        futures::future::join_all(removals).await.into_iter().filter_map(|r| r.err().map(|e| e.to_string())).collect();
+    let failed: Vec<String> = futures::future::join_all(removals)
+        .await
+        .into_iter()
+        .filter_map(|r| r.err().map(|e| e.to_string()))
+        .collect();
     if failed.is_empty() { Ok(()) } else { bail!("remove pods: {}", failed.join("; ")) }
 }
 
@@ -110,7 +114,10 @@ fn remove_network(settings: &Settings) -> anyhow::Result<()> {
         let output = Command::new(path).args(args).output().with_context(|| format!("run {program}"))?;
         let message = String::from_utf8_lossy(&output.stderr);
         // Not there is what is wanted.
-        if output.status.success() || message.contains("No such file") || message.contains("Cannot find device") {
+        if output.status.success()
+            || message.contains("No such file")
+            || message.contains("Cannot find device")
+        {
             return Ok(());
         }
         bail!("{program} {}: {}", args.join(" "), message.trim())

@@ -59,7 +59,9 @@ impl Default for Ports {
 impl Ports {
     /// Every port but the API server's, moved up.
     pub fn shifted(self, offset: u16) -> anyhow::Result<Self> {
-        let shift = |port: u16| port.checked_add(offset).with_context(|| format!("port {port} + {offset} is no port"));
+        let shift = |port: u16| {
+            port.checked_add(offset).with_context(|| format!("port {port} + {offset} is no port"))
+        };
         Ok(Self {
             api_server: self.api_server,
             node_agent: shift(self.node_agent)?,
@@ -96,7 +98,9 @@ impl Settings {
     pub fn load(layout: &Layout) -> anyhow::Result<Self> {
         let path = layout.settings_file();
         match std::fs::read_to_string(&path) {
-            Ok(text) => serde_saphyr::from_str(&text).with_context(|| format!("{} is not valid", path.display())),
+            Ok(text) => {
+                serde_saphyr::from_str(&text).with_context(|| format!("{} is not valid", path.display()))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
         }
@@ -117,21 +121,35 @@ impl Settings {
         let service: Option<ipnet::Ipv4Net> = self.service_cidr.parse().ok();
         match service {
             Some(net) if !net.contains(&self.cluster_dns) => {
-                wrong.push(format!("clusterDns {} is not in serviceCidr {}", self.cluster_dns, self.service_cidr));
+                wrong.push(format!(
+                    "clusterDns {} is not in serviceCidr {}",
+                    self.cluster_dns, self.service_cidr
+                ));
             }
             Some(net) if net.prefix_len() > 28 => wrong.push(format!("serviceCidr {net}: /28 or larger")),
             Some(_) => {}
-            None => wrong.push(format!("serviceCidr {:?} is not an IPv4 network like 10.96.0.0/16", self.service_cidr)),
+            None => wrong.push(format!(
+                "serviceCidr {:?} is not an IPv4 network like 10.96.0.0/16",
+                self.service_cidr
+            )),
         }
         match self.pod_cidr.parse::<ipnet::Ipv4Net>() {
-            Ok(net) if net.prefix_len() > 24 => wrong.push(format!("podCidr {net}: /24 or larger, each node takes a /24")),
+            Ok(net) if net.prefix_len() > 24 => {
+                wrong.push(format!("podCidr {net}: /24 or larger, each node takes a /24"))
+            }
             Ok(net) if service.is_some_and(|s| s.contains(&net.network()) || net.contains(&s.network())) => {
                 wrong.push(format!("podCidr {net} and serviceCidr {} overlap", self.service_cidr));
             }
             Ok(_) => {}
-            Err(_) => wrong.push(format!("podCidr {:?} is not an IPv4 network like 10.244.0.0/16", self.pod_cidr)),
+            Err(_) => {
+                wrong.push(format!("podCidr {:?} is not an IPv4 network like 10.244.0.0/16", self.pod_cidr))
+            }
         }
-        if wrong.is_empty() { Ok(()) } else { bail!("the cluster's settings are not valid:\n  {}", wrong.join("\n  ")) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            bail!("the cluster's settings are not valid:\n  {}", wrong.join("\n  "))
+        }
     }
 
     pub fn store(&self, layout: &Layout) -> anyhow::Result<()> {
@@ -213,7 +231,11 @@ mod tests {
     fn settings_survive_their_file() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
-        let settings = Settings { name: "two".into(), etcd_endpoints: vec!["https://[::1]:2379".into()], ..Settings::default() };
+        let settings = Settings {
+            name: "two".into(),
+            etcd_endpoints: vec!["https://[::1]:2379".into()],
+            ..Settings::default()
+        };
         settings.store(&layout).unwrap();
         assert_eq!(Settings::load(&layout).unwrap(), settings);
     }

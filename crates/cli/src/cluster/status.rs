@@ -23,7 +23,10 @@ pub async fn status(layout: &Layout) -> anyhow::Result<()> {
     match client.request_text(request).await {
         Ok(_) => println!("\nThe API server answers at {}.", settings.identity()?.server),
         Err(error) => {
-            println!("\nThe API server does not answer ({error}); see {}", layout.log_file(API_SERVER).display());
+            println!(
+                "\nThe API server does not answer ({error}); see {}",
+                layout.log_file(API_SERVER).display()
+            );
         }
     }
     if components.iter().any(|component| component.pid.is_none()) {

@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn up(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     super::require_root()?;
     components::check_programs()?;
-    let changed = step("Certificates and configuration", async { write_everything(layout, settings) }).await?;
+    let changed =
+        step("Certificates and configuration", async { write_everything(layout, settings) }).await?;
     step("Daemons", start_daemons(layout, &changed)).await?;
     let (pause, api) = tokio::join!(
         step("Container runtime and pause image", provide_pause_image(layout, settings)),
@@ -102,11 +103,14 @@ async fn wait_for(what: &str, mut ready: impl AsyncFnMut() -> anyhow::Result<boo
         }
         Ok(())
     };
-    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| bail!("{what}: not ready after {PATIENCE:?}"))
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .unwrap_or_else(|_| bail!("{what}: not ready after {PATIENCE:?}"))
 }
 
 async fn api_ready(layout: &Layout) -> anyhow::Result<kube::Client> {
-    let client = keelson_client::connect(&layout.kubeconfig("admin"), "ctl").await.context("read admin.kubeconfig")?;
+    let client =
+        keelson_client::connect(&layout.kubeconfig("admin"), "ctl").await.context("read admin.kubeconfig")?;
     let mut last = String::new();
     let ready = wait_for("the API server", async || {
         let request = http::Request::get("/readyz").body(Vec::new())?;
@@ -167,7 +171,8 @@ async fn provide_pause_image(layout: &Layout, settings: &Settings) -> anyhow::Re
     let binary = components::binary_dir()?.join("keelson-pause");
     std::fs::copy(&binary, folder.path().join("pause"))
         .with_context(|| format!("{} is missing; `make guest` makes it", binary.display()))?;
-    let config = ImageConfig { name: image.into(), entrypoint: vec!["/pause".into()], ..ImageConfig::default() };
+    let config =
+        ImageConfig { name: image.into(), entrypoint: vec!["/pause".into()], ..ImageConfig::default() };
     crate::image::build_and_import(folder.path(), &config, &socket).await
 }
 

@@ -47,17 +47,25 @@ pub struct ComponentState {
 pub async fn ask(socket: &Path, request: &Request) -> anyhow::Result<Option<Answer>> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            ) =>
+        {
             return Ok(None);
         }
-        Err(error) => return Err(error).with_context(|| format!("connect to the supervisor at {}", socket.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("connect to the supervisor at {}", socket.display()));
+        }
     };
     let (read, mut write) = stream.into_split();
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     write.write_all(&line).await.context("ask the supervisor")?;
     let mut answer = String::new();
-    let read = BufReader::new(read).read_line(&mut answer);
+    let mut reader = BufReader::new(read);
+    let read = reader.read_line(&mut answer);
     // Longer than the longest patience that the supervisor has with a component that does not end.
     tokio::time::timeout(Duration::from_secs(60), read).await.context("wait for the supervisor")??;
     if answer.is_empty() {

@@ -70,7 +70,11 @@ pub async fn run(specs: Vec<Spec>, socket: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(stream: UnixStream, handles: &BTreeMap<String, Handle>, leave: &mpsc::Sender<()>) -> anyhow::Result<()> {
+async fn serve(
+    stream: UnixStream,
+    handles: &BTreeMap<String, Handle>,
+    leave: &mpsc::Sender<()>,
+) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
     while let Some(line) = lines.next_line().await? {
@@ -98,7 +102,9 @@ async fn carry_out(request: Request, handles: &BTreeMap<String, Handle>) -> Answ
     };
     let mut waiting = Vec::new();
     for name in names {
-        let Some(handle) = handles.get(&name) else { return Answer::Failed(format!("no component {name:?}")) };
+        let Some(handle) = handles.get(&name) else {
+            return Answer::Failed(format!("no component {name:?}"));
+        };
         let (done, ended) = oneshot::channel();
         let _ = handle.commands.send(command(done)).await;
         waiting.push(ended);
@@ -240,7 +246,8 @@ mod tests {
         let (specs, path) = (vec![spec.clone()], socket.clone());
         let first = tokio::spawn(async move { run(specs, &path).await });
         let before = pid(&socket, None).await;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(before), nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(before), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
         let after = pid(&socket, Some(before)).await;
         ask(&socket, &Request::Exit).await.unwrap();
         first.await.unwrap().unwrap();
@@ -249,7 +256,9 @@ mod tests {
         let second = tokio::spawn(async move { run(specs, &path).await });
         assert_eq!(pid(&socket, None).await, after, "the second supervisor adopts what the first one left");
         ask(&socket, &Request::Stop(vec!["sleeper".into()])).await.unwrap();
-        let Ok(Some(Answer::Components(states))) = ask(&socket, &Request::Status).await else { panic!("no status") };
+        let Ok(Some(Answer::Components(states))) = ask(&socket, &Request::Status).await else {
+            panic!("no status")
+        };
         assert_eq!(states[0].pid, None);
         ask(&socket, &Request::Exit).await.unwrap();
         second.await.unwrap().unwrap();

@@ -10,8 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::unix::AsyncFd;
+use keelson_host::process::Process as Watched;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -25,8 +24,7 @@ pub struct Spec {
 
 /// A process that runs (or has just ended).
 pub struct Process {
-    pid: Pid,
-    pidfd: AsyncFd<rustix::fd::OwnedFd>,
+    watched: Watched,
     /// Ours to reap; None for a process that an earlier supervisor started.
     child: Option<std::process::Child>,
 }
@@ -47,33 +45,30 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {}", spec.program.display()))?;
-        let pid = Pid::from_child(&child);
-        let pidfd = open_pidfd(pid)?;
-        if let Some(identity) = identity(pid.as_raw_nonzero().get()) {
+        let watched = Watched::open(i32::try_from(child.id())?)?;
+        if let Some(identity) = identity(watched.pid()) {
             std::fs::write(&spec.pid_file, identity)
                 .with_context(|| format!("write {}", spec.pid_file.display()))?;
         }
-        Ok(Self { pid, pidfd, child: Some(child) })
+        Ok(Self { watched, child: Some(child) })
     }
 
     /// Takes over the process that the pid file names, if it still runs.
     pub fn adopt(pid_file: &Path) -> Option<Self> {
         let recorded = std::fs::read_to_string(pid_file).ok()?;
-        let raw: i32 = recorded.split_whitespace().next()?.parse().ok()?;
-        let pid = Pid::from_raw(raw)?;
+        let pid: i32 = recorded.split_whitespace().next()?.parse().ok()?;
         // The pidfd first: it pins the process, so that the comparison cannot be overtaken by a reuse of the pid.
-        let pidfd = open_pidfd(pid).ok()?;
-        (identity(raw)? == recorded).then_some(Self { pid, pidfd, child: None })
+        let watched = Watched::open(pid).ok()?;
+        (identity(pid)? == recorded).then_some(Self { watched, child: None })
     }
 
     pub fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
+        self.watched.pid()
     }
 
     /// Waits until it has ended and says how.
     pub async fn ended(&mut self) -> String {
-        // A pidfd becomes readable when its process ends.
-        let _ = self.pidfd.readable().await;
+        self.watched.ended().await;
         match self.child.as_mut().map(std::process::Child::wait) {
             Some(Ok(status)) => status.to_string(),
             Some(Err(error)) => format!("lost: {error}"),
@@ -83,18 +78,13 @@ impl Process {
 
     /// SIGTERM, then SIGKILL once the patience is over.
     pub async fn stop(&mut self, patience: Duration) -> String {
-        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::TERM);
+        self.watched.terminate();
         if let Ok(how) = tokio::time::timeout(patience, self.ended()).await {
             return how;
         }
-        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+        self.watched.kill();
         self.ended().await
     }
-}
-
-fn open_pidfd(pid: Pid) -> anyhow::Result<AsyncFd<rustix::fd::OwnedFd>> {
-    let fd = pidfd_open(pid, PidfdFlags::NONBLOCK).with_context(|| format!("open process {pid:?}"))?;
-    AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).context("watch a process")
 }
 
 /// `PID START-TIME`, the start time in clock ticks since boot (field 22 of `/proc/PID/stat`); None when it
@@ -115,7 +105,11 @@ fn open_log(path: &Path) -> anyhow::Result<File> {
     if std::fs::metadata(path).is_ok_and(|m| m.len() > LOG_LIMIT) {
         let _ = std::fs::rename(path, path.with_extension("log.1"));
     }
-    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("open {}", path.display()))
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("open {}", path.display()))
 }
 
 #[cfg(test)]
