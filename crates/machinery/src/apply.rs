@@ -313,7 +313,7 @@ fn set_managed(object: &mut Value, managed: Option<Value>) {
 fn describe(object: &Value) -> String {
     let gvk = keelson_api_types::Gvk::of(object).map(|g| g.to_string()).unwrap_or_default();
     let or_empty = |name: &str| meta::string(object, name).to_owned();
-    format!("{}/{}; {}", or_empty("namespace"), or_empty("name"), gvk.trim_start_matches('/'))
+    format!("{}/{}; {gvk}", or_empty("namespace"), or_empty("name"))
 }
 
 fn conflict_message(conflicts: &[Conflict]) -> String {
