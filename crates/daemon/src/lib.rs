@@ -21,10 +21,18 @@ pub use prometheus_client;
 #[doc(hidden)]
 pub use mimalloc;
 
-/// Sets the allocator that all daemons use. Call it once in each `main.rs`.
+/// Sets the program's allocator. Call it once in each `main.rs`.
+///
+/// `allocator!()` is the system's, which holds the least: an idle client of the API server with 500 pods
+/// is resident with 8 MB, against 18 MB with mimalloc. `allocator!(fast)` is mimalloc, for who serves many
+/// requests on many threads.
 #[macro_export]
 macro_rules! allocator {
     () => {
+        #[global_allocator]
+        static ALLOCATOR: std::alloc::System = std::alloc::System;
+    };
+    (fast) => {
         #[global_allocator]
         static ALLOCATOR: $crate::mimalloc::MiMalloc = $crate::mimalloc::MiMalloc;
     };
