@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use keelson_daemon::{LogConfig, Validate};
+use keelson_store::{EmbeddedConfig, StoreConfig};
 use serde::Deserialize;
 
 /// `/etc/keelson/api-server.yaml`. Every key has a default; unknown keys are refused.
@@ -31,7 +33,8 @@ pub struct Config {
     pub min_request_timeout: u64,
     /// Requests in flight (watches and streams aside) before 429.
     pub max_requests_in_flight: usize,
-    pub log: LogConfig,
+    #[serde(alias = "log")]
+    pub logging: LogConfig,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -48,24 +51,15 @@ impl Default for Bind {
     }
 }
 
+/// `embedded`, or one of the store's own configurations.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub enum StoreBackend {
     /// One file under `dataDir`.
     #[default]
     Embedded,
-    Etcd(EtcdStore),
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EtcdStore {
-    pub endpoints: Vec<String>,
-    pub ca: Option<PathBuf>,
-    pub cert: Option<PathBuf>,
-    pub key: Option<PathBuf>,
-    #[serde(default)]
-    pub prefix: String,
+    #[serde(untagged)]
+    Other(StoreConfig),
 }
 
 /// Single files, for those who keep them elsewhere than in `pkiDir`.
@@ -105,15 +99,6 @@ impl TryFrom<String> for PortRange {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct LogConfig {
-    /// A tracing filter such as `info` or `info,keelson_api_server=debug`.
-    pub level: Option<String>,
-    /// `text` or `json`.
-    pub format: Option<String>,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -131,12 +116,22 @@ impl Default for Config {
             anonymous: true,
             min_request_timeout: 1800,
             max_requests_in_flight: 600,
-            log: LogConfig::default(),
+            logging: LogConfig::default(),
         }
     }
 }
 
 impl Config {
+    /// The store to open.
+    pub fn store(&self) -> StoreConfig {
+        match &self.store {
+            StoreBackend::Embedded => {
+                StoreConfig::Embedded(EmbeddedConfig::new(self.data_dir.join("store.redb")))
+            }
+            StoreBackend::Other(config) => config.clone(),
+        }
+    }
+
     pub fn listen_address(&self) -> SocketAddr {
         SocketAddr::new(self.bind.address, self.bind.port)
     }
@@ -199,8 +194,7 @@ impl Config {
         chosen.clone().unwrap_or_else(|| Path::new(&self.pki_dir).join(default))
     }
 
-    /// What is wrong with the values, each with the path of the key.
-    pub fn problems(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut check = |fine: bool, message: String| {
             if !fine {
@@ -223,13 +217,16 @@ impl Config {
             "serviceAccountIssuer: must be an https URL".to_owned(),
         );
         check(self.max_requests_in_flight > 0, "maxRequestsInFlight: must be greater than 0".to_owned());
-        if let StoreBackend::Etcd(etcd) = &self.store {
-            check(!etcd.endpoints.is_empty(), "store.etcd.endpoints: at least one is needed".to_owned());
-            check(
-                etcd.cert.is_some() == etcd.key.is_some(),
-                "store.etcd: cert and key come together".to_owned(),
-            );
-        }
         found
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Vec<String> {
+        self.problems()
+    }
+
+    fn logging(&self) -> LogConfig {
+        self.logging.clone()
     }
 }

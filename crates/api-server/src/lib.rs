@@ -24,6 +24,7 @@ pub mod printer;
 pub mod registry;
 pub mod request;
 pub mod response;
+pub mod run;
 pub mod server;
 pub mod subresources;
 pub mod types;

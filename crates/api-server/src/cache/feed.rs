@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -36,6 +37,7 @@ pub struct Caches {
     store: Arc<dyn Store>,
     caches: RwLock<HashMap<Arc<str>, Slot>>,
     applied: watch::Sender<u64>,
+    following: AtomicBool,
     /// Revisions reached at past times, oldest first.
     clock: RwLock<std::collections::VecDeque<(tokio::time::Instant, u64)>>,
 }
@@ -52,6 +54,7 @@ impl Caches {
             store,
             caches: RwLock::default(),
             applied: watch::Sender::new(0),
+            following: AtomicBool::new(false),
             clock: RwLock::default(),
         })
     }
@@ -149,6 +152,11 @@ impl Caches {
         Ok(())
     }
 
+    /// Whether the watch of the store is up.
+    pub fn is_following(&self) -> bool {
+        self.following.load(Ordering::Acquire)
+    }
+
     async fn load(&self) -> Result<u64, keelson_store::Error> {
         let mut per_storage: HashMap<String, Vec<Entry>> = HashMap::new();
         let mut options = RangeOptions { limit: 5000, ..RangeOptions::default() };
@@ -179,19 +187,23 @@ impl Caches {
         let mut tick = tokio::time::interval(TRIM_EVERY);
         loop {
             match self.store.watch(PREFIX, self.applied()).await {
-                Ok(mut stream) => loop {
-                    tokio::select! {
-                        item = stream.next() => match item {
-                            Some(Ok(item)) => self.take(item),
-                            Some(Err(error)) => {
-                                self.recover(error).await;
-                                break;
-                            }
-                            None => break,
-                        },
-                        _ = tick.tick() => self.trim(),
+                Ok(mut stream) => {
+                    self.following.store(true, Ordering::Release);
+                    let ended = loop {
+                        tokio::select! {
+                            item = stream.next() => match item {
+                                Some(Ok(item)) => self.take(item),
+                                Some(Err(error)) => break Some(error),
+                                None => break None,
+                            },
+                            _ = tick.tick() => self.trim(),
+                        }
+                    };
+                    self.following.store(false, Ordering::Release);
+                    if let Some(error) = ended {
+                        self.recover(error).await;
                     }
-                },
+                }
                 Err(error) => self.recover(error).await,
             }
         }

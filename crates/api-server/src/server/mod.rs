@@ -33,6 +33,8 @@ pub enum Error {
     Store(#[source] keelson_store::Error),
     #[error("could not load the store's objects")]
     Load(#[source] keelson_store::Error),
+    #[error("could not set up authentication and authorization")]
+    Security(#[source] crate::body::BoxError),
 }
 
 /// A listener with its TLS, ready to serve.
