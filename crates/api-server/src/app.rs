@@ -8,6 +8,7 @@ use keelson_api_types::StatusError;
 use keelson_daemon::{Health, Metrics};
 use tokio_util::sync::CancellationToken;
 
+use crate::alloc::Allocators;
 use crate::cache::Caches;
 use crate::config::Config;
 use crate::metrics::Requests;
@@ -29,6 +30,7 @@ pub struct App {
     pub requests: Requests,
     pub shutdown: CancellationToken,
     pub node: NodeClient,
+    pub allocators: Allocators,
     pub openapi: crate::openapi::OpenApi,
 }
 

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use keelson_api_types::{Gvk, StatusError};
+use keelson_machinery::apply::{self, Manager};
 use keelson_machinery::{DecodeError, FieldValidation, decode, encode, prune};
 use serde_json::Value;
 
@@ -167,5 +168,13 @@ pub fn to_yaml(object: &Value) -> Option<String> {
 
 /// Enters a write into `metadata.managedFields`.
 pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
-    let _ = (writer, old, new);
+    let now = keelson_api_types::meta::now_rfc3339();
+    let api_version = writer.resource.stored_api_version();
+    let manager = Manager {
+        name: &writer.options.field_manager,
+        api_version: &api_version,
+        subresource: writer.subresource,
+        now: &now,
+    };
+    apply::track_update(writer.resource.stored_type(), old, new, &manager);
 }

@@ -12,6 +12,11 @@ pub struct ScalePaths {
 }
 
 impl Custom {
+    /// `additionalPrinterColumns`, as written.
+    pub fn columns(&self) -> &[serde_json::Value] {
+        &[]
+    }
+
     pub fn scale(&self) -> Option<ScalePaths> {
         None
     }

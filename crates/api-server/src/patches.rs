@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use keelson_api_types::StatusError;
+use keelson_machinery::apply::{self, Manager};
 use keelson_machinery::patch;
 use keelson_schema::Type;
 use serde_json::Value;
@@ -97,15 +98,25 @@ impl Patch {
         }
     }
 
+    /// Server-side apply: merges what the manager applies into the live object.
     fn server_side(
         &self,
-        _resource: &Resource,
-        _options: &WriteOptions,
-        _subresource: &str,
-        _name: &str,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
+        resource: &Resource,
+        options: &WriteOptions,
+        subresource: &str,
+        name: &str,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
     ) -> Result<Value, StatusError> {
-        Err(StatusError::unsupported_media_type(&[]))
+        let mut applied = self.body.clone();
+        if !applied.is_object() {
+            return Err(StatusError::bad_request("error decoding YAML: an object is needed"));
+        }
+        crate::codec::check_fields(resource, &mut applied, options.validation, warnings)?;
+        crate::meta::meta_mut(&mut applied).entry("name").or_insert_with(|| name.into());
+        let now = keelson_api_types::meta::now_rfc3339();
+        let api_version = resource.gvr.api_version();
+        let manager = Manager { name: &options.field_manager, api_version: &api_version, subresource, now: &now };
+        apply::apply(&resource.ty, old, &applied, &manager, options.force).map_err(|e| e.to_status())
     }
 }

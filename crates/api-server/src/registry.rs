@@ -98,6 +98,22 @@ impl Resource {
         self.has_verb("get") && self.has_verb("create")
     }
 
+    /// The `apiVersion` of stored objects.
+    pub fn stored_api_version(&self) -> String {
+        self.conversion.stored_api_version(&self.gvr.api_version()).to_owned()
+    }
+
+    /// The schema of stored objects.
+    pub fn stored_type(&self) -> &keelson_schema::Type {
+        let builtin = |group, version| keelson_schema::builtin().for_kind(group, version, &self.gvk.kind);
+        let other = match self.conversion {
+            Conversion::Events => builtin("", "v1"),
+            Conversion::Autoscaling => builtin("autoscaling", "v2"),
+            _ => None,
+        };
+        other.unwrap_or(&self.ty)
+    }
+
     /// The cache's key of an object.
     pub fn key(&self, namespace: &str, name: &str) -> String {
         if self.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }

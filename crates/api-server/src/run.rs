@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use keelson_api_types::Gvr;
 use keelson_daemon::Daemon;
 use keelson_store::Store;
 use tokio::task::JoinHandle;
 
+use crate::alloc::Allocators;
 use crate::app::App;
 use crate::body::BoxError;
 use crate::cache::Caches;
@@ -56,7 +58,9 @@ pub async fn start(
     let caches = Caches::new(store);
     let registry = Registry::new(&caches);
     let node = NodeClient::new(&config).map_err(Error::Tls)?;
+    let allocators = Allocators::new(&[config.service_cidr], config.node_port_range);
     let app = Arc::new(App {
+        allocators,
         requests: Requests::new(&daemon.metrics, config.max_requests_in_flight),
         config,
         caches: caches.clone(),
@@ -69,12 +73,19 @@ pub async fn start(
         openapi: OpenApi::default(),
     });
     caches.start(daemon.shutdown.clone()).await.map_err(Error::Load)?;
+    load_allocators(&app);
     let built = security(&app.config, app.clone(), address).map_err(Error::Security)?;
     let _ = app.security.set(built);
     add_checks(&app, &daemon);
     let serving = tokio::spawn(listener.serve(app.clone()));
     tracing::info!(%address, "serving");
     Ok(Running { address, app, serving })
+}
+
+/// What the stored Services hold is taken.
+fn load_allocators(app: &App) {
+    let services = app.list(&Gvr::new("", "v1", "services"), "");
+    app.allocators.load(services.iter().map(|s| &**s));
 }
 
 /// The checks behind `/livez` and `/readyz`, and the work that some of them wait for.

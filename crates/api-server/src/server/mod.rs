@@ -2,6 +2,8 @@
 
 mod handler;
 
+pub use handler::forbidden;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

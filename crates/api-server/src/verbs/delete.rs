@@ -330,7 +330,7 @@ async fn remove(
     let write = Write { key, expect: Expect::Revision(stored.revision), value: None, lease: None };
     match writer.app.caches.store().write(write).await {
         Ok(written) => {
-            writer.resource.strategy.released(writer.app, old);
+            writer.resource.strategy.released(&writer.app.allocators, old);
             let bytes = replace_revision(&stored.bytes, written.revision);
             Ok(Ok(Deleted { stored: Stored { bytes, revision: written.revision }, gone: true }))
         }

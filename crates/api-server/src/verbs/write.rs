@@ -81,6 +81,7 @@ impl Writer<'_> {
             user: self.user,
             dry_run: self.options.dry_run,
             objects: self.app,
+            allocators: &self.app.allocators,
         }
     }
 
@@ -373,7 +374,7 @@ impl Writer<'_> {
         match self.app.caches.store().write(write).await {
             Ok(written) => {
                 if gone {
-                    self.resource.strategy.released(self.app, old);
+                    self.resource.strategy.released(&self.app.allocators, old);
                 }
                 let bytes = splice_revision(&bytes, written.revision);
                 done(Stored { bytes, revision: written.revision }, gone)
