@@ -71,7 +71,10 @@ impl NodeClient {
             Ok(Box::new(tls))
         };
         let failed = |why: String| {
-            StatusError::service_unavailable(format!("error trying to reach service: dial tcp {}: {why}", target.address))
+            StatusError::service_unavailable(format!(
+                "error trying to reach service: dial tcp {}: {why}",
+                target.address
+            ))
         };
         match tokio::time::timeout(CONNECT, dial).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -83,14 +86,16 @@ impl NodeClient {
     /// Sends a request on and relays the answer; an accepted upgrade becomes a tunnel.
     pub async fn forward(&self, target: &Target, forward: Forward<'_>) -> Result<Response, StatusError> {
         let stream = self.connect(target).await?;
-        let broken = |e: hyper::Error| StatusError::service_unavailable(format!("error trying to reach service: {e}"));
+        let broken =
+            |e: hyper::Error| StatusError::service_unavailable(format!("error trying to reach service: {e}"));
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(connection.with_upgrades());
         let request = request(target, forward.method, forward.headers, forward.body, forward.prefix)?;
         let mut answer = sender.send_request(request).await.map_err(broken)?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let backend = hyper::upgrade::on(&mut answer);
-            let client = forward.upgrade.ok_or_else(|| StatusError::bad_request("upgrade request required"))?;
+            let client =
+                forward.upgrade.ok_or_else(|| StatusError::bad_request("upgrade request required"))?;
             tokio::spawn(tunnel(client, backend));
             let (parts, _) = answer.into_parts();
             return Ok(http::Response::from_parts(parts, Body::empty()));
@@ -141,7 +146,9 @@ fn request(
 /// What says who the client is concerns nobody behind us.
 fn is_credential(name: &HeaderName) -> bool {
     let name = name.as_str();
-    matches!(name, "authorization" | "cookie") || name.starts_with("impersonate-") || name.starts_with("x-remote-")
+    matches!(name, "authorization" | "cookie")
+        || name.starts_with("impersonate-")
+        || name.starts_with("x-remote-")
 }
 
 /// Copies both ways until either side ends.

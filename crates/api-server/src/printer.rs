@@ -10,10 +10,15 @@ use crate::registry::Resource;
 pub fn table_head(resource: &Resource, columns: bool, metadata: &str) -> String {
     let definitions: Vec<Value> = match (columns, &resource.custom) {
         (false, _) => Vec::new(),
-        (true, Some(custom)) => table::generic_columns(custom.columns()).iter().map(table::Column::to_value).collect(),
+        (true, Some(custom)) => {
+            table::generic_columns(custom.columns()).iter().map(table::Column::to_value).collect()
+        }
         (true, None) => {
             let gvr = &resource.gvr;
-            table::columns(&gvr.group, &gvr.version, &gvr.resource).iter().map(table::Column::to_value).collect()
+            table::columns(&gvr.group, &gvr.version, &gvr.resource)
+                .iter()
+                .map(table::Column::to_value)
+                .collect()
         }
     };
     let definitions = Value::from(definitions);

@@ -42,7 +42,10 @@ pub type BuildSecurity =
 
 /// What the product is secured by.
 pub fn product_security() -> BuildSecurity {
-    Box::new(|_config, _objects, _address| Err("this build has no security side".into()))
+    Box::new(|config, objects, address| {
+        let security = crate::security::build(config, objects, address)?;
+        Ok(security as Arc<dyn Security>)
+    })
 }
 
 /// Starts a server; it serves until the daemon's shutdown.

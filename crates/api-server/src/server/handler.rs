@@ -132,6 +132,9 @@ async fn authenticate(app: &App, parts: &http::request::Parts, peer: &Peer) -> R
 }
 
 fn refusal(error: AuthnError) -> StatusError {
+    if let AuthnError::Impersonation(status) = error {
+        return status;
+    }
     tracing::debug!(error = &error as &dyn std::error::Error, "authentication failed");
     StatusError::unauthorized("Unauthorized")
 }

@@ -22,7 +22,11 @@ use crate::verbs::get;
 const AGENT_PORT: u16 = 10250;
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-pub async fn serve(app: &Arc<App>, call: &mut Call, resource: &Arc<Resource>) -> Result<Response, StatusError> {
+pub async fn serve(
+    app: &Arc<App>,
+    call: &mut Call,
+    resource: &Arc<Resource>,
+) -> Result<Response, StatusError> {
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let action = call.info.subresource.clone();
     let bytes = get::read(app, resource, &namespace, &name, None).await?;
@@ -157,7 +161,8 @@ fn container(pod: &Value, asked: &str, log: bool) -> Result<String, StatusError>
     let names = |list: &str| -> Vec<&str> {
         pod["spec"][list].as_array().into_iter().flatten().map(|c| string(c, "name")).collect()
     };
-    let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (main, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
     let pod_name = crate::meta::text(pod, "name");
     if !asked.is_empty() {
         if main.contains(&asked) || init.contains(&asked) || ephemeral.contains(&asked) {
@@ -187,15 +192,24 @@ fn agent_query(call: &Call, action: &str) -> String {
     let mut pairs: Vec<(&str, String)> = Vec::new();
     match action {
         "log" => {
-            for name in
-                ["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"]
-            {
+            for name in [
+                "follow",
+                "previous",
+                "timestamps",
+                "sinceSeconds",
+                "sinceTime",
+                "tailLines",
+                "limitBytes",
+                "stream",
+            ] {
                 pairs.extend(call.query.get(name).map(|v| (name, v.to_owned())));
             }
         }
         "portforward" => pairs.extend(call.query.all("ports").map(|p| ("port", p.to_owned()))),
         _ => {
-            for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+            for (ours, theirs) in
+                [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+            {
                 if call.query.flag(ours) == Some(true) {
                     pairs.push((theirs, "1".into()));
                 }
@@ -209,7 +223,8 @@ fn agent_query(call: &Call, action: &str) -> String {
 
 /// Where a node's agent listens.
 pub(super) fn agent_address(app: &App, node: &str) -> Result<SocketAddr, StatusError> {
-    let nodes = app.registry.get(&Gvr::new("", "v1", "nodes")).ok_or_else(|| StatusError::internal("no nodes"))?;
+    let nodes =
+        app.registry.get(&Gvr::new("", "v1", "nodes")).ok_or_else(|| StatusError::internal("no nodes"))?;
     let entry = nodes.cache.get(node);
     let entry = entry.ok_or_else(|| StatusError::not_found(&nodes.group_resource(), node))?;
     let object: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
@@ -219,7 +234,8 @@ pub(super) fn agent_address(app: &App, node: &str) -> Result<SocketAddr, StatusE
         string(found, "address").parse::<IpAddr>().ok()
     };
     let ip = of_kind("InternalIP").or_else(|| of_kind("ExternalIP"));
-    let ip = ip.ok_or_else(|| StatusError::internal(format!("no preferred addresses found for node {node:?}")))?;
+    let ip =
+        ip.ok_or_else(|| StatusError::internal(format!("no preferred addresses found for node {node:?}")))?;
     let port = object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     Ok(SocketAddr::new(ip, port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0).unwrap_or(AGENT_PORT)))
 }
