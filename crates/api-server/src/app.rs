@@ -31,7 +31,8 @@ pub struct App {
     pub shutdown: CancellationToken,
     pub node: NodeClient,
     pub allocators: Allocators,
-    pub openapi: crate::openapi::OpenApi,
+    /// Definitions whose objects are being deleted.
+    pub emptying: parking_lot::Mutex<std::collections::HashSet<String>>,
 }
 
 impl App {
@@ -82,6 +83,11 @@ impl Call {
 
     pub fn user_agent(&self) -> &str {
         self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The protocol that the client wants to switch to.
+    pub fn upgrade_wanted(&self) -> Option<&str> {
+        self.headers.get(http::header::UPGRADE).and_then(|v| v.to_str().ok())
     }
 
     pub fn content_type(&self) -> &str {

@@ -4,12 +4,14 @@
 //! [`authz`] whether they may, [`verbs`] and [`subresources`] do it with the help of [`strategies`] and
 //! [`admission`], and [`response`] alone turns the outcome, errors included, into HTTP.
 
+pub mod apiservices;
 pub mod app;
 pub mod body;
 pub mod cache;
 pub mod codec;
 pub mod config;
 pub mod convert;
+pub mod crd;
 pub mod custom;
 pub mod discovery;
 pub mod meta;

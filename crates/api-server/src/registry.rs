@@ -36,6 +36,8 @@ pub struct Resource {
     pub conversion: Conversion,
     /// Fields beyond metadata's that select.
     pub selectable: Vec<String>,
+    /// Reads those fields.
+    pub indexer: Arc<dyn Indexer>,
     pub custom: Option<Arc<Custom>>,
 }
 
@@ -106,6 +108,9 @@ impl Resource {
     /// The schema of stored objects.
     pub fn stored_type(&self) -> &keelson_schema::Type {
         let builtin = |group, version| keelson_schema::builtin().for_kind(group, version, &self.gvk.kind);
+        if let Some(custom) = &self.custom {
+            return &custom.stored_type;
+        }
         let other = match self.conversion {
             Conversion::Events => builtin("", "v1"),
             Conversion::Autoscaling => builtin("autoscaling", "v2"),
@@ -150,7 +155,7 @@ impl Registry {
         let builtin: Vec<Arc<Resource>> =
             resources::ALL.iter().filter_map(|info| builtin(info, caches)).map(Arc::new).collect();
         for resource in builtin.iter().filter(|r| r.is_stored() && r.conversion.is_identity()) {
-            caches.set_indexer(&resource.storage, Arc::new(resource.strategy.clone()));
+            caches.set_indexer(&resource.storage, resource.indexer.clone());
         }
         let by_gvr = builtin.iter().map(|r| (r.gvr.clone(), r.clone())).collect();
         Self { builtin, table: ArcSwap::from_pointee(Tables { by_gvr, custom: Vec::new() }) }
@@ -217,6 +222,7 @@ fn builtin(info: &'static ResourceInfo, caches: &Caches) -> Option<Resource> {
         cache: caches.cache(info.resource),
         conversion,
         selectable: strategy.selectable_names().iter().map(|s| (*s).to_owned()).collect(),
+        indexer: Arc::new(StrategyRef::Builtin(strategy)),
         custom: None,
     })
 }

@@ -17,7 +17,6 @@ use crate::cache::Caches;
 use crate::config::Config;
 use crate::metrics::Requests;
 use crate::node::NodeClient;
-use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::server::{Error, Listener};
 use crate::types::{Objects, Security};
@@ -73,13 +72,14 @@ pub async fn start(
         metrics: daemon.metrics.clone(),
         shutdown: daemon.shutdown.clone(),
         node,
-        openapi: OpenApi::default(),
+        emptying: Default::default(),
     });
     caches.start(daemon.shutdown.clone()).await.map_err(Error::Load)?;
     load_allocators(&app);
     let built = security(&app.config, app.clone(), address).map_err(Error::Security)?;
     let _ = app.security.set(built);
     add_checks(&app, &daemon);
+    tokio::spawn(crate::crd::run(app.clone()));
     let serving = tokio::spawn(listener.serve(app.clone()));
     tracing::info!(%address, "serving");
     Ok(Running { address, app, serving })
@@ -120,7 +120,10 @@ async fn bootstrap(app: Arc<App>, done: Arc<AtomicBool>) {
     let mut wait = Duration::from_millis(100);
     while !app.shutdown.is_cancelled() {
         let outcome = match app.security() {
-            Ok(security) => security.bootstrap().await,
+            Ok(security) => match crate::apiservices::reconcile(&app).await {
+                Ok(()) => security.bootstrap().await,
+                failed => failed,
+            },
             Err(error) => Err(error),
         };
         match outcome {

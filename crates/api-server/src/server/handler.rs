@@ -113,7 +113,7 @@ fn paths(app: &Arc<App>, call: &Call) -> Result<Response, StatusError> {
     if let Some(answer) = discovery::serve(app, call) {
         return answer;
     }
-    if let Some(answer) = app.openapi.serve(app, call) {
+    if let Some(answer) = crate::openapi::serve(app, call) {
         return answer;
     }
     if let Some((kind, body)) = app.security()?.document(path) {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Call};
 use crate::body::Response;
-use crate::cache::{Entry, Indexer, Selection, Snapshot, entry_of, storage_error};
+use crate::cache::{Entry, Selection, Snapshot, entry_of, storage_error};
 use crate::options::{ListOptions, VersionMatch};
 use crate::registry::Resource;
 use crate::response::ListMeta;
@@ -160,8 +160,7 @@ async fn from_store(
         options.start_after = page.kvs.last().map(|kv| kv.key.clone());
         for kv in &page.kvs {
             let key = &kv.key[base.len()..];
-            let strategy: &dyn Indexer = &resource.strategy;
-            let Some(entry) = entry_of(Some(strategy), key, kv).filter(|e| matches(e)) else { continue };
+            let Some(entry) = entry_of(Some(&*resource.indexer), key, kv).filter(|e| matches(e)) else { continue };
             if limit > 0 && snapshot.entries.len() == limit {
                 snapshot.remaining += 1;
             } else {

@@ -1,0 +1,71 @@
+//! What clients ask before anything else.
+
+use serde_json::json;
+
+use crate::support::Server;
+
+#[tokio::test]
+async fn discovery_lists_groups_versions_and_resources() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    assert_eq!(admin.get("/api").await.expect(200)["versions"], json!(["v1"]));
+    let groups = admin.get("/apis").await.expect(200);
+    let apps = groups["groups"].as_array().unwrap().iter().find(|g| g["name"] == "apps").unwrap();
+    assert_eq!(apps["preferredVersion"]["groupVersion"], "apps/v1");
+    let core = admin.get("/api/v1").await.expect(200);
+    let named = |name: &str| {
+        core["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).cloned().unwrap()
+    };
+    assert_eq!(named("pods")["shortNames"], json!(["po"]));
+    assert_eq!(named("pods/eviction")["group"], "policy");
+    admin.get("/apis/nothing").await.expect(404);
+    let version = admin.get("/version").await.expect(200);
+    assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.36."));
+}
+
+#[tokio::test]
+async fn the_aggregated_document_has_everything_at_once() {
+    let server = Server::start().await;
+    let admin = server.admin().with(
+        "accept",
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
+    );
+    let reply = admin.get("/apis").await;
+    assert_eq!(reply.headers["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let document = reply.expect(200);
+    assert_eq!(document["kind"], "APIGroupDiscoveryList");
+    let etag = reply.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(admin.with("if-none-match", etag).get("/apis").await.status, 304);
+}
+
+#[tokio::test]
+async fn health_is_told_whole_and_check_by_check() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    assert_eq!(admin.get("/livez").await.text(), "ok");
+    let verbose = admin.get("/readyz?verbose").await.text();
+    assert!(verbose.contains("[+]poststarthook/rbac/bootstrap-roles ok"), "{verbose}");
+    assert_eq!(admin.get("/readyz/ping").await.text(), "ok");
+    let metrics = admin.get("/metrics").await.text();
+    assert!(metrics.contains("apiserver_request_total{"), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_openapi_documents_are_served() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let index = admin.get("/openapi/v3").await.expect(200);
+    let address = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    let apps = admin.get(address).await.expect(200);
+    assert!(apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+    let v2 = admin.get("/openapi/v2").await.expect(200);
+    assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+}
+
+#[tokio::test]
+async fn local_groups_have_available_apiservices() {
+    let server = Server::start().await;
+    let path = "/apis/apiregistration.k8s.io/v1/apiservices/v1.apps";
+    let service = server.admin().get(path).await.expect(200);
+    assert_eq!(service["status"]["conditions"][0]["type"], "Available");
+}
