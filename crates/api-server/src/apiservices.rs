@@ -85,7 +85,9 @@ fn service(group: &str, version: &str, custom: bool) -> Value {
     // Versions other than v1 come first in their group only when they are newer and stable.
     let known = PRIORITIES.iter().find(|(name, _, _)| *name == group);
     let (group_priority, version_priority) = match known {
-        Some((_, group_priority, version_priority)) if version == "v1" => (*group_priority, *version_priority),
+        Some((_, group_priority, version_priority)) if version == "v1" => {
+            (*group_priority, *version_priority)
+        }
         Some((_, group_priority, _)) => (*group_priority, 30),
         None if custom => (1000, 100),
         None => (16200, 21),

@@ -85,7 +85,11 @@ async fn reconcile(app: &Arc<App>, known: &BTreeMap<String, Value>) {
             false => establish(app, definition, conflict).await,
         };
         if let Err(error) = outcome {
-            tracing::warn!(definition = meta::text(definition, "name"), error = error.message(), "could not establish");
+            tracing::warn!(
+                definition = meta::text(definition, "name"),
+                error = error.message(),
+                "could not establish"
+            );
         }
     }
     if let Err(error) = crate::apiservices::reconcile(app).await {
@@ -124,7 +128,8 @@ async fn establish(app: &App, definition: &Value, conflict: Option<String>) -> R
 
 fn set_status(definition: &mut Value, conflict: Option<String>) {
     let spec = definition["spec"].clone();
-    let stored = spec["versions"].as_array().into_iter().flatten().find(|v| v["storage"] == Value::Bool(true));
+    let stored =
+        spec["versions"].as_array().into_iter().flatten().find(|v| v["storage"] == Value::Bool(true));
     let stored = stored.map(|v| string(v, "name").to_owned()).unwrap_or_default();
     let status = &mut definition["status"];
     if !status.is_object() {
@@ -148,12 +153,13 @@ fn set_status(definition: &mut Value, conflict: Option<String>) {
         status["conditions"] = json!([]);
     }
     let Some(conditions) = status["conditions"].as_array_mut() else { return };
-    let condition = |kind: &str, good: bool, reason: &str, message: String| {
-        json!({"type": kind, "status": if good { "True" } else { "False" }, "reason": reason, "message": message})
-    };
+    let condition = |kind: &str, good: bool, reason: &str, message: String| json!({"type": kind, "status": if good { "True" } else { "False" }, "reason": reason, "message": message});
     match conflict {
         None => {
-            set_condition(conditions, condition("NamesAccepted", true, "NoConflicts", "no conflicts found".into()));
+            set_condition(
+                conditions,
+                condition("NamesAccepted", true, "NoConflicts", "no conflicts found".into()),
+            );
             let message = "the initial names have been accepted".into();
             set_condition(conditions, condition("Established", true, "InitialNamesAccepted", message));
         }
@@ -204,7 +210,8 @@ async fn empty(app: &Arc<App>, definition: &Value) -> Result<(), StatusError> {
         for entry in &left {
             let options = crate::options::DeleteOptions::default();
             let (namespace, name) = (entry.namespace(), entry.name());
-            let outcome = delete::delete(app, resource, &user, namespace, name, &options, true, &mut Vec::new()).await;
+            let outcome =
+                delete::delete(app, resource, &user, namespace, name, &options, true, &mut Vec::new()).await;
             match outcome {
                 Err(error) if error.code() != 404 => return Err(error),
                 _ => {}

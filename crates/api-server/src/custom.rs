@@ -136,7 +136,11 @@ fn resource(
     let version = string(part.version, "name");
     let stored_version = string(part.stored, "name");
     let is_stored = version == stored_version;
-    let ty = if is_stored { part.stored_type.clone() } else { Link::Owned(Arc::new(type_of(part.spec, part.version))) };
+    let ty = if is_stored {
+        part.stored_type.clone()
+    } else {
+        Link::Owned(Arc::new(type_of(part.spec, part.version)))
+    };
     let gvk = Gvk::new(group, version, names.kind());
     let namespaced = string(part.spec, "scope") == "Namespaced";
     let subresources = subresources(part.version, &gvk);
@@ -148,8 +152,10 @@ fn resource(
             stored: keelson_api_types::gvk::api_version(group, stored_version),
         },
     };
-    let strategy =
-        CustomStrategy { ty: part.stored_type.clone(), has_status: !part.stored["subresources"]["status"].is_null() };
+    let strategy = CustomStrategy {
+        ty: part.stored_type.clone(),
+        has_status: !part.stored["subresources"]["status"].is_null(),
+    };
     let schema = CrdSchema {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -195,7 +201,11 @@ fn subresources(version: &Value, gvk: &Gvk) -> Vec<Subresource> {
         all.push(Subresource { name: "status".into(), gvk: gvk.clone(), verbs: verbs() });
     }
     if !declared["scale"].is_null() {
-        all.push(Subresource { name: "scale".into(), gvk: Gvk::new("autoscaling", "v1", "Scale"), verbs: verbs() });
+        all.push(Subresource {
+            name: "scale".into(),
+            gvk: Gvk::new("autoscaling", "v1", "Scale"),
+            verbs: verbs(),
+        });
     }
     all
 }
@@ -232,7 +242,8 @@ fn type_of(spec: &Value, version: &Value) -> Type {
             .ok(),
     };
     let anything = || {
-        from_json_schema(&serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})).ok()
+        from_json_schema(&serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))
+            .ok()
     };
     parsed.or_else(anything).unwrap_or_else(|| Type::new(Shape::Object(Object::default())))
 }

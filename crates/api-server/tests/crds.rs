@@ -70,7 +70,8 @@ async fn a_definition_is_established_and_its_objects_are_served() {
     let mut bad = widget("bad");
     bad["spec"]["size"] = 0.into();
     admin.post(WIDGETS, &bad).await.refused(422, "Invalid", "spec.size");
-    let patched = admin.patch(&format!("{WIDGETS}/w/status"), "merge", &json!({"status": {"replicas": 2}})).await;
+    let patched =
+        admin.patch(&format!("{WIDGETS}/w/status"), "merge", &json!({"status": {"replicas": 2}})).await;
     assert_eq!(patched.expect(200)["status"]["replicas"], 2);
     let scale = admin.patch(&format!("{WIDGETS}/w/scale"), "merge", &json!({"spec": {"replicas": 4}})).await;
     assert_eq!(scale.expect(200)["spec"]["replicas"], 4);
@@ -79,7 +80,11 @@ async fn a_definition_is_established_and_its_objects_are_served() {
     assert_eq!(list["rows"][0]["cells"], json!(["w", 3]));
     let resources = admin.get("/apis/example.com/v1").await.expect(200);
     assert_eq!(resources["resources"][0]["shortNames"], json!(["wd"]));
-    admin.patch(&format!("{WIDGETS}/w"), "strategic-merge", &json!({})).await.refused(415, "UnsupportedMediaType", "");
+    admin.patch(&format!("{WIDGETS}/w"), "strategic-merge", &json!({})).await.refused(
+        415,
+        "UnsupportedMediaType",
+        "",
+    );
 }
 
 #[tokio::test]

@@ -31,7 +31,10 @@ async fn the_aggregated_document_has_everything_at_once() {
         "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
     );
     let reply = admin.get("/apis").await;
-    assert_eq!(reply.headers["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    assert_eq!(
+        reply.headers["content-type"],
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
     let document = reply.expect(200);
     assert_eq!(document["kind"], "APIGroupDiscoveryList");
     let etag = reply.headers["etag"].to_str().unwrap().to_owned();

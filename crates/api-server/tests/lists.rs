@@ -59,9 +59,12 @@ async fn an_exact_revision_shows_the_past() {
     let then = admin.get(CONFIG_MAPS).await.expect(200);
     let revision = then["metadata"]["resourceVersion"].as_str().unwrap();
     admin.delete(&format!("{CONFIG_MAPS}/m00"), None).await.expect(200);
-    let exact = admin.get(&format!("{CONFIG_MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact")).await;
+    let exact =
+        admin.get(&format!("{CONFIG_MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact")).await;
     assert_eq!(names(&exact.expect(200)), names(&then));
-    let newer = admin.get(&format!("{CONFIG_MAPS}?resourceVersion={revision}&resourceVersionMatch=NotOlderThan")).await;
+    let newer = admin
+        .get(&format!("{CONFIG_MAPS}?resourceVersion={revision}&resourceVersionMatch=NotOlderThan"))
+        .await;
     assert!(!names(&newer.expect(200)).contains(&"m00"));
     let reply = admin.get(&format!("{CONFIG_MAPS}?resourceVersion=999999999")).await;
     reply.refused(504, "Timeout", "Too large resource version: 999999999");
@@ -95,10 +98,7 @@ async fn tables_and_partial_metadata_are_given_to_who_accepts_them() {
     assert_eq!(one["columnDefinitions"][0]["name"], "Name");
     assert_eq!(one["rows"][0]["cells"][0], "m00");
     assert_eq!(one["rows"][0]["object"]["kind"], "PartialObjectMetadata");
-    let partial = admin.with(
-        "accept",
-        "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
-    );
+    let partial = admin.with("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
     let list = partial.get(&format!("{CONFIG_MAPS}?labelSelector=odd")).await.expect(200);
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert_eq!(list["items"][0]["metadata"]["name"], "m00");
@@ -118,5 +118,8 @@ async fn long_lists_are_compressed_for_who_takes_it() {
     let packed = admin.with("accept-encoding", "gzip").get(CONFIG_MAPS).await;
     assert_eq!(packed.headers["content-encoding"], "gzip");
     assert!(packed.bytes.len() * 10 < plain.bytes.len());
-    assert_eq!(plain.expect(200)["items"].as_array().unwrap().len(), 3 + usize::from(plain.text().contains("kube-root-ca.crt")));
+    assert_eq!(
+        plain.expect(200)["items"].as_array().unwrap().len(),
+        3 + usize::from(plain.text().contains("kube-root-ca.crt"))
+    );
 }

@@ -2,8 +2,8 @@
 
 mod crds;
 mod discovery;
-mod objects;
 mod lists;
+mod objects;
 mod patches;
 mod refusals;
 mod support;

@@ -19,10 +19,17 @@ async fn each_kind_of_patch_does_its_own() {
     let merged = admin.patch(&path, "strategic-merge", &patch).await.expect(200);
     let containers = merged["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     assert_eq!((containers.len(), &containers[0]["image"]), (1, &json!("other")));
-    admin.patch(&path, "json", &json!([{"op": "test", "path": "/spec/replicas", "value": 9}])).await.expect(422);
+    admin
+        .patch(&path, "json", &json!([{"op": "test", "path": "/spec/replicas", "value": 9}]))
+        .await
+        .expect(422);
     let reply = admin.patch(&path, "merge", &json!({"metadata": {"name": "other"}})).await;
     assert_eq!(reply.status, 400, "{}", reply.text());
-    admin.patch(&format!("{DEPLOYMENTS}/missing"), "merge", &json!({})).await.refused(404, "NotFound", "not found");
+    admin.patch(&format!("{DEPLOYMENTS}/missing"), "merge", &json!({})).await.refused(
+        404,
+        "NotFound",
+        "not found",
+    );
 }
 
 #[tokio::test]
@@ -31,7 +38,11 @@ async fn apply_creates_owns_and_conflicts() {
     let admin = server.admin();
     let path = |manager: &str| format!("{CONFIG_MAPS}/x?fieldManager={manager}");
     let mut object = config_map("x");
-    admin.patch(&format!("{CONFIG_MAPS}/x"), "apply", &object).await.refused(422, "Invalid", "is required for apply patch");
+    admin.patch(&format!("{CONFIG_MAPS}/x"), "apply", &object).await.refused(
+        422,
+        "Invalid",
+        "is required for apply patch",
+    );
     let created = admin.patch(&path("one"), "apply", &object).await.expect(201);
     assert_eq!(created["metadata"]["managedFields"][0]["manager"], "one");
     assert_eq!(created["metadata"]["managedFields"][0]["operation"], "Apply");

@@ -18,9 +18,12 @@ async fn an_unknown_field_is_refused_strictly_and_warned_about_otherwise() {
     let stored = warned.expect(201);
     assert!(stored.get("spec").is_none());
     assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"spec\\\"\"");
-    let ignored = admin.post(&format!("{CONFIG_MAPS}?fieldValidation=Ignore&dryRun=All"), &json!({
-        "metadata": {"name": "y"}, "nonsense": 1
-    }));
+    let ignored = admin.post(
+        &format!("{CONFIG_MAPS}?fieldValidation=Ignore&dryRun=All"),
+        &json!({
+            "metadata": {"name": "y"}, "nonsense": 1
+        }),
+    );
     assert!(!ignored.await.headers.contains_key("warning"));
 }
 
@@ -30,7 +33,11 @@ async fn a_negative_replica_count_is_invalid() {
     let mut object = deployment("d");
     object["spec"]["replicas"] = (-1).into();
     let refused = server.admin().post(DEPLOYMENTS, &object).await;
-    let status = refused.refused(422, "Invalid", "spec.replicas: Invalid value: -1: must be greater than or equal to 0");
+    let status = refused.refused(
+        422,
+        "Invalid",
+        "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+    );
     assert_eq!(status["details"]["causes"][0]["field"], "spec.replicas");
 }
 
@@ -53,7 +60,11 @@ async fn a_taken_name_already_exists() {
     let server = Server::start().await;
     let admin = server.admin();
     admin.post(CONFIG_MAPS, &config_map("x")).await.expect(201);
-    admin.post(CONFIG_MAPS, &config_map("x")).await.refused(409, "AlreadyExists", "configmaps \"x\" already exists");
+    admin.post(CONFIG_MAPS, &config_map("x")).await.refused(
+        409,
+        "AlreadyExists",
+        "configmaps \"x\" already exists",
+    );
 }
 
 #[tokio::test]
@@ -68,10 +79,15 @@ async fn a_stale_resource_version_conflicts() {
     let text = "Operation cannot be fulfilled on configmaps \"x\": the object has been modified; please apply \
                 your changes to the latest version and try again";
     admin.put(&path, &stale).await.refused(409, "Conflict", text);
-    let patch = json!({"metadata": {"resourceVersion": created["metadata"]["resourceVersion"]}, "data": {"a": "3"}});
+    let patch =
+        json!({"metadata": {"resourceVersion": created["metadata"]["resourceVersion"]}, "data": {"a": "3"}});
     admin.patch(&path, "merge", &patch).await.refused(409, "Conflict", text);
     let options = json!({"preconditions": {"uid": "another"}});
-    admin.delete(&path, Some(options)).await.refused(409, "Conflict", "Precondition failed: UID in precondition: another");
+    admin.delete(&path, Some(options)).await.refused(
+        409,
+        "Conflict",
+        "Precondition failed: UID in precondition: another",
+    );
 }
 
 #[tokio::test]
@@ -129,7 +145,11 @@ async fn truncated_json_is_a_bad_request() {
 async fn what_does_not_exist_is_not_found() {
     let server = Server::start().await;
     let admin = server.admin();
-    admin.get("/api/v1/namespaces/default/unicorns").await.refused(404, "NotFound", "the server could not find the requested resource");
+    admin.get("/api/v1/namespaces/default/unicorns").await.refused(
+        404,
+        "NotFound",
+        "the server could not find the requested resource",
+    );
     admin.get("/nowhere").await.refused(404, "NotFound", "could not find");
     let reply = admin.send(Method::PUT, CONFIG_MAPS, "application/json", "{}").await;
     assert!(matches!(reply.status.as_u16(), 404 | 405), "{}", reply.text());
@@ -142,14 +162,22 @@ async fn names_and_labels_must_be_valid() {
     let server = Server::start().await;
     let admin = server.admin();
     let reply = admin.post(CONFIG_MAPS, &config_map("Not_Valid")).await;
-    reply.refused(422, "Invalid", "metadata.name: Invalid value: \"Not_Valid\": a lowercase RFC 1123 subdomain must consist of");
+    reply.refused(
+        422,
+        "Invalid",
+        "metadata.name: Invalid value: \"Not_Valid\": a lowercase RFC 1123 subdomain must consist of",
+    );
     let mut object = config_map("x");
     object["metadata"]["labels"] = json!({"a b": "c"});
     admin.post(CONFIG_MAPS, &object).await.refused(422, "Invalid", "metadata.labels: Invalid value: \"a b\"");
     let mut object = config_map("x");
     object["metadata"]["namespace"] = "other".into();
     let reply = admin.post(CONFIG_MAPS, &object).await;
-    reply.refused(400, "BadRequest", "the namespace of the provided object does not match the namespace sent on the request");
+    reply.refused(
+        400,
+        "BadRequest",
+        "the namespace of the provided object does not match the namespace sent on the request",
+    );
     let reply = admin.post(CONFIG_MAPS, &json!({"metadata": {}})).await;
     reply.refused(422, "Invalid", "metadata.name: Required value: name or generateName is required");
 }

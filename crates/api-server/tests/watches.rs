@@ -48,7 +48,8 @@ async fn objects_enter_and_leave_a_selection() {
     let object = format!("{CONFIG_MAPS}/a");
     admin.patch(&object, "merge", &json!({"metadata": {"labels": {"in": "yes"}}})).await.expect(200);
     assert_eq!(watch.seen().await, "ADDED a");
-    let left = admin.patch(&object, "merge", &json!({"metadata": {"labels": {"in": "no"}}})).await.expect(200);
+    let left =
+        admin.patch(&object, "merge", &json!({"metadata": {"labels": {"in": "no"}}})).await.expect(200);
     let event = watch.next().await.unwrap();
     assert_eq!(event["type"], "DELETED");
     assert_eq!(event["object"]["metadata"]["resourceVersion"], left["metadata"]["resourceVersion"]);
@@ -91,7 +92,8 @@ async fn a_watch_ends_at_its_timeout_and_at_shutdown() {
     let mut server = Server::start().await;
     let admin = server.admin();
     let start = revision(&admin).await;
-    let mut short = admin.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={start}&timeoutSeconds=1")).await;
+    let mut short =
+        admin.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={start}&timeoutSeconds=1")).await;
     assert_eq!(short.seen().await, "the end");
     let mut long = admin.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={start}")).await;
     server.restart().await;

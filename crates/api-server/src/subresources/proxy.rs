@@ -19,10 +19,18 @@ use crate::node::{Forward, Target};
 use crate::registry::Resource;
 use crate::verbs::get;
 
-pub async fn serve(app: &Arc<App>, call: &mut Call, resource: &Arc<Resource>) -> Result<Response, StatusError> {
+pub async fn serve(
+    app: &Arc<App>,
+    call: &mut Call,
+    resource: &Arc<Resource>,
+) -> Result<Response, StatusError> {
     let path = call.info.path.clone();
     // The proxied root has a slash, or relative links would lead astray.
-    if call.info.rest.is_empty() && !path.ends_with('/') && call.method == http::Method::GET && call.upgrade_wanted().is_none() {
+    if call.info.rest.is_empty()
+        && !path.ends_with('/')
+        && call.method == http::Method::GET
+        && call.upgrade_wanted().is_none()
+    {
         return Ok(redirect(&path, call.raw_query.as_deref()));
     }
     admit(app, call, resource).await?;
@@ -86,7 +94,12 @@ fn address_error(name: &str) -> StatusError {
     StatusError::service_unavailable(format!("no endpoints available for service {name:?}"))
 }
 
-async fn pod_address(app: &App, call: &Call, pods: &Resource, name: &Name) -> Result<SocketAddr, StatusError> {
+async fn pod_address(
+    app: &App,
+    call: &Call,
+    pods: &Resource,
+    name: &Name,
+) -> Result<SocketAddr, StatusError> {
     let pod = read(app, call, pods, &name.name).await?;
     let ip: IpAddr = string(&pod["status"], "podIP")
         .parse()
@@ -101,7 +114,9 @@ async fn pod_address(app: &App, call: &Call, pods: &Resource, name: &Name) -> Re
         port
     } else {
         let named = ports().find(|p| string(p, "name") == name.port);
-        named.and_then(|p| p["containerPort"].as_u64()).ok_or_else(|| StatusError::bad_request("invalid port"))?
+        named
+            .and_then(|p| p["containerPort"].as_u64())
+            .ok_or_else(|| StatusError::bad_request("invalid port"))?
     };
     Ok(SocketAddr::new(ip, port as u16))
 }
@@ -121,13 +136,21 @@ async fn service_address(
     let port = match (wanted, name.port.as_str(), ports.as_slice()) {
         (Some(port), _, _) => port,
         (None, "", [one]) => one,
-        (None, "", many) if !many.is_empty() => many.iter().find(|p| string(p, "name").is_empty()).unwrap_or(&many[0]),
-        _ => return Err(StatusError::service_unavailable(format!("no service port {:?} found for service {:?}", name.port, name.name))),
+        (None, "", many) if !many.is_empty() => {
+            many.iter().find(|p| string(p, "name").is_empty()).unwrap_or(&many[0])
+        }
+        _ => {
+            return Err(StatusError::service_unavailable(format!(
+                "no service port {:?} found for service {:?}",
+                name.port, name.name
+            )));
+        }
     };
     let port_name = string(port, "name");
     let gvr = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
     let slices = app.registry.get(&gvr).ok_or_else(|| StatusError::internal("no endpointslices"))?;
-    let of_service = |entry: &crate::cache::Entry| entry.labels.get("kubernetes.io/service-name") == Some(&name.name);
+    let of_service =
+        |entry: &crate::cache::Entry| entry.labels.get("kubernetes.io/service-name") == Some(&name.name);
     let found = slices.cache.list(&format!("{}/", call.info.namespace), None, 0, of_service);
     let mut backends = Vec::new();
     for entry in &found.entries {

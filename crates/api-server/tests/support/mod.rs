@@ -159,7 +159,10 @@ impl Reply {
     #[track_caller]
     pub fn refused(&self, code: u16, reason: &str, part: &str) -> Value {
         let status = self.expect(code);
-        assert_eq!((&status["kind"], &status["status"], &status["code"]), (&json!("Status"), &json!("Failure"), &json!(code)));
+        assert_eq!(
+            (&status["kind"], &status["status"], &status["code"]),
+            (&json!("Status"), &json!("Failure"), &json!(code))
+        );
         assert_eq!(status["reason"], reason, "{status}");
         let message = status["message"].as_str().unwrap();
         assert!(message.contains(part), "{message:?} should contain {part:?}");
@@ -174,7 +177,13 @@ impl Client {
         client
     }
 
-    async fn open(&self, method: Method, path: &str, kind: &str, body: impl Into<Bytes>) -> http::Response<Incoming> {
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: impl Into<Bytes>,
+    ) -> http::Response<Incoming> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if !kind.is_empty() {
             request = request.header("content-type", kind);
