@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelson_api_types::meta::string;
+use crate::meta::string;
 use keelson_api_types::{Gvr, StatusError};
 use serde_json::{Value, json};
 

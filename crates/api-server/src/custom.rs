@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use keelson_api_types::meta::string;
+use crate::meta::string;
 use keelson_api_types::{FieldError, Gvk, Gvr};
 use keelson_machinery::openapi::CrdSchema;
 use keelson_machinery::{prune, validate_schema};

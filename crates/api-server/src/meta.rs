@@ -1,6 +1,6 @@
 //! Object metadata on its way to the store: what the server fills in, what may not change, what is valid.
 
-use keelson_api_types::meta::{now_rfc3339, string};
+use keelson_api_types::meta::now_rfc3339;
 use keelson_api_types::{FieldError, StatusError, names};
 use rand::seq::IndexedRandom;
 use serde_json::{Map, Value, json};
@@ -30,8 +30,14 @@ fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     object.get("metadata")?.get(name).filter(|v| !v.is_null())
 }
 
+/// A text field of any value, empty when it is absent or no text.
+pub fn string<'a>(value: &'a Value, field: &str) -> &'a str {
+    value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A text field of the metadata.
 pub fn text<'a>(object: &'a Value, name: &str) -> &'a str {
-    string(object.get("metadata").unwrap_or(&Value::Null), name)
+    keelson_api_types::meta::string(object, name)
 }
 
 pub fn is_deleting(object: &Value) -> bool {

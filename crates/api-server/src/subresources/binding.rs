@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use keelson_api_types::meta::{now_rfc3339, string};
+use keelson_api_types::meta::now_rfc3339;
 use keelson_api_types::{FieldError, GroupKind, Gvr, Status, StatusError};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call};
 use crate::body::Response;
-use crate::meta;
+use crate::meta::{self, string};
 use crate::negotiate::Accepted;
 use crate::options::WriteOptions;
 use crate::response;

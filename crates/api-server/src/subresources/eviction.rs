@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::meta::string;
 use http::StatusCode;
-use keelson_api_types::meta::string;
 use keelson_api_types::{Cause, GroupResource, Gvr, LabelSelector, Status, StatusError};
 use serde_json::{Value, json};
 

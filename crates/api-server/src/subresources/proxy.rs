@@ -5,9 +5,9 @@ mod rewrite;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::meta::string;
 use http::StatusCode;
 use http::header::LOCATION;
-use keelson_api_types::meta::string;
 use keelson_api_types::{Gvr, StatusError};
 use rand::seq::IndexedRandom;
 use serde_json::Value;

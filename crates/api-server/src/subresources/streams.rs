@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::meta::string;
 use http::header::UPGRADE;
 use http::{Method, StatusCode};
-use keelson_api_types::meta::string;
 use keelson_api_types::{Gvr, StatusError};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
