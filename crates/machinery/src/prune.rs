@@ -66,15 +66,14 @@ pub fn strict(
 pub fn fill_zero(ty: &Type, value: &mut Value) {
     match (&ty.shape, value) {
         (Shape::Object(object), Value::Object(map)) => {
-            for field in &object.fields {
-                let missing = field.emit_zero && !map.contains_key(&*field.name);
-                if let Some(zero) = zero(field).filter(|_| missing) {
+            for field in object.fields.iter().filter(|f| f.emit_zero) {
+                if let Some(zero) = zero(field).filter(|_| !map.contains_key(&*field.name)) {
                     map.insert(field.name.clone().into_owned(), zero);
                 }
-                if field.ty.is_scalar() {
-                    continue;
-                }
-                if let Some(child) = map.get_mut(&*field.name) {
+            }
+            // Most fields are absent: look the present ones up rather than the other way round.
+            for (key, child) in map.iter_mut().filter(|(_, v)| v.is_object() || v.is_array()) {
+                if let Some(field) = object.field(key).filter(|f| !f.ty.is_scalar()) {
                     fill_zero(&field.ty, child);
                 }
             }
