@@ -16,12 +16,12 @@ use tokio::sync::broadcast;
 pub struct Fake {
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
+    clock: fn() -> i64,
 }
 
 #[derive(Default)]
 struct State {
     next: u32,
-    clock: i64,
     sandboxes: BTreeMap<String, PodSandboxStatus>,
     containers: BTreeMap<String, (String, ContainerStatus)>,
     configs: HashMap<String, ContainerConfig>,
@@ -34,11 +34,19 @@ struct State {
 
 impl Default for Fake {
     fn default() -> Self {
-        Self { state: Mutex::default(), events: broadcast::channel(1024).0 }
+        Self::with_clock(|| {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            since.map_or(0, |d| d.as_nanos() as i64)
+        })
     }
 }
 
 impl Fake {
+    /// A runtime that takes its time stamps, nanoseconds since 1970, from `clock`.
+    pub fn with_clock(clock: fn() -> i64) -> Self {
+        Self { state: Mutex::default(), events: broadcast::channel(1024).0, clock }
+    }
+
     /// The calls so far, e.g. `start_container app`; and forgets them.
     pub fn take_calls(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().calls)
@@ -94,13 +102,12 @@ impl Fake {
 
     fn end(&self, id: &str, code: i32, reason: &str) {
         let mut state = self.lock();
-        state.clock += 1;
-        let now = state.clock;
+        let now = (self.clock)();
         if let Some((_, c)) = state.containers.get_mut(id) {
             c.state = ContainerState::ContainerExited as i32;
             c.exit_code = code;
             c.reason = reason.into();
-            c.finished_at = now * 1_000_000_000;
+            c.finished_at = now;
         }
         drop(state);
         let _ = self.events.send(Event { id: id.into(), kind: EventKind::Exited { code: code as u32 } });
@@ -114,7 +121,6 @@ impl Fake {
     fn enter(&self, call: &'static str, subject: &str) -> Result<std::sync::MutexGuard<'_, State>> {
         let mut state = self.lock();
         state.calls.push(format!("{call} {subject}").trim_end().to_owned());
-        state.clock += 1;
         match state.failures.get_mut(call).filter(|f| !f.is_empty()).map(|f| f.remove(0)) {
             Some(message) => Err(Error::call(call, subject)(tonic::Status::unknown(message))),
             None => Ok(state),
@@ -168,7 +174,7 @@ impl Runtime for Fake {
             let status = PodSandboxStatus {
                 id: id.clone(),
                 metadata: Some(metadata),
-                created_at: state.clock * 1_000_000_000,
+                created_at: (self.clock)(),
                 network: Some(network),
                 labels: config.labels,
                 annotations: config.annotations,
@@ -239,7 +245,7 @@ impl Runtime for Fake {
             let status = ContainerStatus {
                 id: id.clone(),
                 metadata: Some(metadata),
-                created_at: state.clock * 1_000_000_000,
+                created_at: (self.clock)(),
                 image_ref: image.image.clone(),
                 image: Some(image),
                 labels: config.labels.clone(),
@@ -260,10 +266,10 @@ impl Runtime for Fake {
             metadata.map(|m| m.name).unwrap_or_default()
         };
         let started = self.enter("start_container", &name).map(|mut state| {
-            let now = state.clock;
+            let now = (self.clock)();
             if let Some((_, c)) = state.containers.get_mut(id) {
                 c.state = ContainerState::ContainerRunning as i32;
-                c.started_at = now * 1_000_000_000;
+                c.started_at = now;
             }
             state.exit_on_start.get(&name).copied()
         });

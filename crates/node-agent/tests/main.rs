@@ -1,0 +1,1 @@
+//! Pods against the fake runtime, and a real containerd.
