@@ -1,0 +1,41 @@
+//! The controllers. Each is a plan (state in, actions out) and the thin part that carries it out.
+
+pub mod deployment;
+pub mod endpoints;
+pub mod garbage;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_gc;
+pub mod replica_set;
+pub mod root_ca;
+pub mod service_account;
+pub mod taint_eviction;
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt, select_all};
+
+use crate::context::Context;
+
+/// Runs all controllers until shutdown.
+pub async fn run(context: Arc<Context>, root_ca: String) {
+    let c = || context.clone();
+    let informers = &context.informers;
+    let all: Vec<BoxFuture<'static, ()>> = vec![
+        service_account::run(c()).boxed(),
+        root_ca::run(c(), root_ca).boxed(),
+        node_ipam::run(c()).boxed(),
+        node_lifecycle::run(c()).boxed(),
+        taint_eviction::run(c()).boxed(),
+        pod_gc::run(c()).boxed(),
+        replica_set::run(c(), "replicaset", informers.replica_sets.clone()).boxed(),
+        replica_set::run(c(), "replicationcontroller", informers.replication_controllers.clone()).boxed(),
+        deployment::run(c()).boxed(),
+        endpoints::run(c()).boxed(),
+        namespace::run(c()).boxed(),
+        garbage::run(c()).boxed(),
+    ];
+    // They end at shutdown only.
+    select_all(all).await;
+}
