@@ -33,9 +33,7 @@ impl Conntrack for Kernel {
         if let Some(backend) = flows.backend {
             command.args(["--reply-src", &backend.to_string()]);
         }
-        let output = command
-            .output()
-            .context("run", "conntrack (Debian package conntrack)")?;
+        let output = command.output().context("run", "conntrack (Debian package conntrack)")?;
         let message = String::from_utf8_lossy(&output.stderr);
         // It calls "nothing matched" a failure.
         if output.status.success() || message.contains("0 flow entries") {

@@ -192,7 +192,8 @@ impl<'a> Transaction<'a> {
     ) -> String {
         for (set, timeout) in &after.affinity_sets {
             if before.affinity_sets.get(set) != Some(timeout) {
-                let body = format!("{{ type ipv4_addr; flags dynamic,timeout; timeout {}s; }}", timeout.as_secs());
+                let body =
+                    format!("{{ type ipv4_addr; flags dynamic,timeout; timeout {}s; }}", timeout.as_secs());
                 if before.affinity_sets.contains_key(set) {
                     // A timeout cannot be changed in place; the chains that use the set are rewritten below.
                     continue;
@@ -220,7 +221,8 @@ impl<'a> Transaction<'a> {
             }
         }
         self.elements("delete element", vanished.iter().map(|(set, key)| (*set, key.clone())));
-        let changed = after.elements.iter().filter(|(element, value)| before.elements.get(element) != Some(value));
+        let changed =
+            after.elements.iter().filter(|(element, value)| before.elements.get(element) != Some(value));
         let written = changed.map(|((container, key), value)| match value {
             Some(value) => (*container, format!("{key} : {value}")),
             None => (*container, key.clone()),
@@ -259,7 +261,8 @@ fn stale_flows(old: Option<&Service>, new: Option<&Service>) -> BTreeSet<StaleFl
     let mut stale = BTreeSet::new();
     let Some(old) = old else { return stale };
     for port in old.ports.iter().filter(|p| p.protocol == Protocol::Udp) {
-        let now = new.and_then(|s| s.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol));
+        let now =
+            new.and_then(|s| s.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol));
         let backends = |endpoints: &[Endpoint]| -> BTreeSet<Ipv4Addr> {
             usable(endpoints, false).into_iter().map(|(address, _)| address).collect()
         };

@@ -40,12 +40,14 @@ pub fn of_service(name: &ServiceName, service: &Service) -> Contribution {
 }
 
 fn of_port(name: &ServiceName, service: &Service, port: &ServicePort, out: &mut Contribution) {
-    let id = format!("{name}/{}/{}", port.protocol.word(), if port.name.is_empty() { "-" } else { &port.name });
+    let id =
+        format!("{name}/{}/{}", port.protocol.word(), if port.name.is_empty() { "-" } else { &port.name });
     let internal = usable(&port.endpoints, service.internal_local);
     let everywhere = usable(&port.endpoints, false);
     let external = usable(&port.endpoints, service.external_local);
 
-    let inside = Backends { chain: format!("svc-{id}"), endpoints: &internal, elsewhere: !everywhere.is_empty() };
+    let inside =
+        Backends { chain: format!("svc-{id}"), endpoints: &internal, elsewhere: !everywhere.is_empty() };
     for ip in &service.cluster_ips {
         inside.reach(out, "service-ips", "no-endpoint-services", service_key(*ip, port), &inside.chain);
     }
@@ -135,8 +137,11 @@ impl Backends<'_> {
             let rule = match self.endpoints {
                 [(address, port)] => format!("meta l4proto {{ tcp, udp, sctp }} dnat to {address}:{port}"),
                 many => {
-                    let choices: Vec<String> =
-                        many.iter().enumerate().map(|(i, (ip, port))| format!("{i} : {ip} . {port}")).collect();
+                    let choices: Vec<String> = many
+                        .iter()
+                        .enumerate()
+                        .map(|(i, (ip, port))| format!("{i} : {ip} . {port}"))
+                        .collect();
                     format!(
                         "meta l4proto {{ tcp, udp, sctp }} dnat ip addr . port to numgen random mod {count} map {{ {} }}",
                         choices.join(", ")
@@ -153,8 +158,12 @@ impl Backends<'_> {
             .map(endpoint)
             .map(|name| format!("ip saddr @aff-{name} goto ep-{name}"))
             .collect();
-        let choices: Vec<String> =
-            self.endpoints.iter().enumerate().map(|(i, e)| format!("{i} : goto ep-{}", endpoint(e))).collect();
+        let choices: Vec<String> = self
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(i, e)| format!("{i} : goto ep-{}", endpoint(e)))
+            .collect();
         rules.push(format!("numgen random mod {count} vmap {{ {} }}", choices.join(", ")));
         out.chains.insert(self.chain.clone(), rules);
         for pair in self.endpoints {

@@ -15,7 +15,14 @@ fn name(name: &str) -> ServiceName {
 }
 
 fn endpoint(last: u8, local: bool) -> Endpoint {
-    Endpoint { address: [10, 244, 0, last].into(), port: 8080, ready: true, serving: true, terminating: false, local }
+    Endpoint {
+        address: [10, 244, 0, last].into(),
+        port: 8080,
+        ready: true,
+        serving: true,
+        terminating: false,
+        local,
+    }
 }
 
 fn service(last: u8, endpoints: Vec<Endpoint>) -> Service {
