@@ -173,6 +173,7 @@ fn node_agent(layout: &Layout, settings: &Settings) -> anyhow::Result<Value> {
         "cniConfigDir": layout.cni_config_dir(),
         "cniDataDir": layout.cni_data_dir(),
         "bridge": settings.bridge(),
+        "cgroupRoot": settings.cgroup_root(),
         "clusterDns": [settings.cluster_dns],
         "clusterDomain": settings.cluster_domain,
     }))

@@ -166,6 +166,11 @@ impl Settings {
         if self.name == "keelson" { "keelson".into() } else { format!("keelson-{}", self.name) }
     }
 
+    /// The cgroup that holds this cluster's pods.
+    pub fn cgroup_root(&self) -> String {
+        if self.name == "keelson" { "/kubepods".into() } else { format!("/kubepods-{}", self.name) }
+    }
+
     pub fn runtime_socket(&self, layout: &Layout) -> PathBuf {
         self.runtime_endpoint.clone().unwrap_or_else(|| layout.containerd_socket())
     }
