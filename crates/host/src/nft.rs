@@ -77,8 +77,8 @@ impl Fake {
 
 impl Nft for Fake {
     fn apply(&self, script: &str) -> Result<()> {
-        let refused = self.refuse_next.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(message) = refused {
+        let refusal = self.refuse_next.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(message) = refusal {
             return Err(refused(&message));
         }
         self.applied.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(script.to_owned());
