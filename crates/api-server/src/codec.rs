@@ -5,7 +5,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use keelson_api_types::{Gvk, StatusError};
 use keelson_machinery::apply::{self, Manager};
-use keelson_machinery::{DecodeError, FieldValidation, decode, encode, prune};
+use keelson_machinery::{DecodeError, FieldValidation, decode, encode, proto, prune};
+use keelson_schema::Type;
 use serde_json::Value;
 
 use crate::app::Call;
@@ -15,7 +16,8 @@ use crate::verbs::write::Writer;
 
 /// The largest body of a request, as upstream has it.
 const BODY_LIMIT: usize = 3 << 20;
-const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 
 /// Reads a body whole, up to the limit.
 pub async fn read_body(mut body: Incoming) -> Result<Bytes, StatusError> {
@@ -45,13 +47,23 @@ pub async fn read_body(mut body: Incoming) -> Result<Bytes, StatusError> {
 }
 
 /// Decodes by content type; the second part are duplicate keys.
-fn decode_any(content_type: &str, body: &[u8]) -> Result<(Value, Vec<String>), StatusError> {
+fn decode_any(content_type: &str, body: &[u8], ty: &Type) -> Result<(Value, Vec<String>), StatusError> {
     let decoded = match content_type {
+        PROTOBUF => decode_proto(body, ty),
         "application/json" | "" | "*/*" => decode::json_strict(body),
         "application/yaml" | "application/x-yaml" => decode::yaml(body),
         _ => return Err(StatusError::unsupported_media_type(&ACCEPTED)),
     };
     decoded.map_err(|e| StatusError::bad_request(e.request_message("", "")))
+}
+
+/// A message in its envelope, as an object that says what it is.
+fn decode_proto(body: &[u8], ty: &Type) -> Result<(Value, Vec<String>), DecodeError> {
+    let envelope = proto::open(body)?;
+    let mut object = proto::decode(ty, envelope.raw)?;
+    object["apiVersion"] = envelope.api_version.into();
+    object["kind"] = envelope.kind.into();
+    Ok((object, Vec::new()))
 }
 
 pub fn write_options(call: &Call, kind: &str, resource: &Resource) -> Result<WriteOptions, StatusError> {
@@ -78,11 +90,11 @@ pub fn decode_as(
     content_type: &str,
     body: &[u8],
     expected: &Gvk,
-    ty: &keelson_schema::Type,
+    ty: &Type,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, StatusError> {
-    let (mut object, duplicates) = decode_any(content_type, body)?;
+    let (mut object, duplicates) = decode_any(content_type, body, ty)?;
     if !object.is_object() {
         let message = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type \
                        struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
@@ -146,7 +158,11 @@ pub async fn delete_options(call: &mut Call) -> Result<DeleteOptions, StatusErro
     let body = call.body().await?;
     let body = match body.is_empty() {
         true => None,
-        false => Some(decode_any(call.content_type(), &body)?.0),
+        false => {
+            let ty = keelson_schema::builtin().by_name("meta.v1.DeleteOptions");
+            let ty = ty.ok_or_else(|| StatusError::internal("no schema of DeleteOptions"))?;
+            Some(decode_any(call.content_type(), &body, ty)?.0)
+        }
     };
     DeleteOptions::parse(body, &call.query)
 }

@@ -10,6 +10,7 @@ pub mod encode;
 pub mod openapi;
 pub mod patch;
 pub mod path;
+pub mod proto;
 pub mod prune;
 pub mod table;
 mod validate;

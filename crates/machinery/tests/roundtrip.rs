@@ -72,3 +72,24 @@ fn filling_zeros_adds_nothing_to_a_full_object() {
         assert_eq!(filled, before, "{path:?}");
     }
 }
+
+#[test]
+fn every_kind_in_protobuf() {
+    let Some(paths) = files("pb") else { return };
+    let mut known = 0;
+    for path in paths {
+        let body = std::fs::read(&path).expect("readable");
+        let envelope = keelson_machinery::proto::open(&body).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        let gvk = Gvk::from_api_version(&envelope.api_version, &envelope.kind);
+        let Some(ty) = builtin().for_gvk(&gvk) else { continue };
+        let mut object =
+            keelson_machinery::proto::decode(ty, envelope.raw).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        object["apiVersion"] = envelope.api_version.into();
+        object["kind"] = envelope.kind.into();
+        let json = std::fs::read(path.with_extension("json")).expect("readable");
+        let json: Value = serde_json::from_slice(&json).expect("json");
+        assert_eq!(without_nulls(object), without_nulls(json), "{path:?}");
+        known += 1;
+    }
+    assert!(known > 70);
+}

@@ -172,7 +172,7 @@ fn container(pod: &Value, asked: &str, log: bool) -> Result<String, StatusError>
     }
     let default = keelson_api_types::meta::annotation(pod, "kubectl.kubernetes.io/default-container");
     match (main.as_slice(), default.filter(|d| main.contains(d))) {
-        ([one], _) if init.is_empty() || !log || !one.is_empty() => Ok((*one).to_owned()),
+        ([one], _) => Ok((*one).to_owned()),
         (_, Some(default)) if !log => Ok(default.to_owned()),
         _ => {
             let mut message = format!(

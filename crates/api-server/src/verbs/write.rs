@@ -326,7 +326,9 @@ impl Writer<'_> {
 
     fn count_generation(&self, new: &mut Value, old: &Value) {
         let strategy = &self.resource.strategy;
-        if strategy.has_generation() && meta::spec_changed(new, old, !strategy.has_status()) {
+        // A pod's node is assigned, not changed by its user.
+        let counts = strategy.has_generation() && self.subresource != "binding";
+        if counts && meta::spec_changed(new, old, !strategy.has_status()) {
             bump(new, old);
         }
     }
