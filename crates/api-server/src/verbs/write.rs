@@ -283,7 +283,10 @@ impl Writer<'_> {
         self.prepare(name, &mut new, &old)?;
         self.admission(Operation::Update, name, Some(&mut new), Some(&old), true, warnings).await?;
         self.resource.strategy.default(&mut new);
-        self.count_generation(&mut new, &old);
+        // A pod's node is assigned, not changed by its user.
+        if self.subresource != "binding" {
+            self.count_generation(&mut new, &old);
+        }
         if !tracked {
             codec::track(self, Some(&old), &mut new);
         }
@@ -326,9 +329,7 @@ impl Writer<'_> {
 
     fn count_generation(&self, new: &mut Value, old: &Value) {
         let strategy = &self.resource.strategy;
-        // A pod's node is assigned, not changed by its user.
-        let counts = strategy.has_generation() && self.subresource != "binding";
-        if counts && meta::spec_changed(new, old, !strategy.has_status()) {
+        if strategy.has_generation() && meta::spec_changed(new, old, !strategy.has_status()) {
             bump(new, old);
         }
     }
