@@ -43,6 +43,12 @@ fn invalid(service: &Value, errors: Vec<FieldError>) -> StatusError {
     StatusError::invalid(&GroupKind::new("", "Service"), keelson_api_types::meta::name(service), errors)
 }
 
+fn set_spec(service: &mut Value, field: &str, value: impl Into<Value>) {
+    if let Some(spec) = edit::ensure(service, "spec") {
+        edit::set(spec, field, value);
+    }
+}
+
 /// Settles `ipFamilyPolicy` and `ipFamilies`.
 fn families(allocators: &Allocators, service: &mut Value, old: Option<&Value>) -> Result<(), StatusError> {
     let at = At::root(service).f("spec");
@@ -57,7 +63,7 @@ fn families(allocators: &Allocators, service: &mut Value, old: Option<&Value>) -
             None if selectorless => "RequireDualStack".to_owned(),
             None => "SingleStack".to_owned(),
         };
-        edit::set(&mut service["spec"], "ipFamilyPolicy", policy);
+        set_spec(service, "ipFamilyPolicy", policy);
     }
     let mut e = Errors::new();
     validate_cluster_ips(service, old, &mut e);
@@ -112,7 +118,7 @@ fn policy_conflicts(service: &mut Value, old: Option<&Value>, e: &mut Errors) {
         }
     }
     for field in first_only {
-        if let Some(list) = service["spec"][field].as_array_mut() {
+        if let Some(list) = edit::dig(service, &["spec", field]).and_then(Value::as_array_mut) {
             list.truncate(1);
         }
     }
@@ -133,7 +139,7 @@ fn families_from_addresses(allocators: &Allocators, service: &mut Value, e: &mut
         }
     }
     if !families.is_empty() {
-        edit::set(&mut service["spec"], "ipFamilies", families);
+        set_spec(service, "ipFamilies", families);
     }
 }
 
@@ -169,7 +175,7 @@ fn complete_families(
         families.push(families[0].other());
     }
     let families: Vec<&str> = families.into_iter().map(Family::as_str).collect();
-    edit::set(&mut service["spec"], "ipFamilies", json!(families));
+    set_spec(service, "ipFamilies", json!(families));
     Ok(())
 }
 
@@ -196,8 +202,8 @@ fn addresses(transaction: &mut Transaction, service: &mut Value) -> Result<(), S
 
 fn set_addresses(service: &mut Value, ips: Vec<String>) {
     if let Some(first) = ips.first().cloned() {
-        edit::set(&mut service["spec"], "clusterIP", first);
-        edit::set(&mut service["spec"], "clusterIPs", ips);
+        set_spec(service, "clusterIP", first);
+        set_spec(service, "clusterIPs", ips);
     }
 }
 
@@ -313,7 +319,8 @@ fn node_ports(
         }
         numbers.push(Some(number));
     }
-    for (port, number) in edit::each(&mut service["spec"], "ports").zip(numbers) {
+    let Some(spec) = edit::some(service, "spec") else { return Ok(()) };
+    for (port, number) in edit::each(spec, "ports").zip(numbers) {
         if let Some(number) = number {
             edit::set(port, "nodePort", number);
         }
@@ -338,6 +345,6 @@ fn health_check_port(
             None => format!("failed to allocate a HealthCheck NodePort 0: {error}"),
         })
     })?;
-    edit::set(&mut service["spec"], "healthCheckNodePort", port);
+    set_spec(service, "healthCheckNodePort", port);
     Ok(())
 }

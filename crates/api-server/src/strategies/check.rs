@@ -7,8 +7,8 @@
 use std::fmt::{self, Display};
 use std::rc::Rc;
 
-use keelson_api_types::FieldError;
 use keelson_api_types::quantity::Quantity;
+use keelson_api_types::{FieldError, FieldErrorKind};
 use serde_json::{Map, Value};
 
 static NULL: Value = Value::Null;
@@ -223,6 +223,11 @@ impl Errors {
     /// For a value other than the one at the path.
     pub fn invalid_value(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) {
         self.0.push(FieldError::invalid(path.to_string(), value.into(), detail));
+    }
+
+    /// An `Invalid` whose value would only be noise.
+    pub fn invalid_without_value(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.0.push(FieldError::new(FieldErrorKind::Invalid, path.to_string(), None, detail));
     }
 
     pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {

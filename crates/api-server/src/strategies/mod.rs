@@ -11,12 +11,26 @@ use serde_json::Value;
 use crate::alloc::Allocators;
 use crate::types::{Objects, UserInfo};
 
+pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apps;
+pub mod autoscaling;
+pub mod batch;
+pub mod certificates;
 pub mod check;
 pub mod common;
+pub mod core;
 pub mod edit;
+pub mod flowcontrol;
+pub mod networking;
 pub mod pod;
+pub mod policy;
+pub mod rbac;
+pub mod resource;
 pub mod service;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 
 /// Where and for whom a write happens.
 pub struct Ctx<'a> {
@@ -132,6 +146,11 @@ pub trait Strategy: Send + Sync {
         true
     }
 
+    /// Changes outside the spec that count as well.
+    fn also_changes_generation(&self, _object: &Value, _old: &Value) -> bool {
+        false
+    }
+
     /// Whether a PUT on a name that does not exist creates it.
     fn creates_on_update(&self) -> bool {
         false
@@ -187,13 +206,144 @@ impl Strategy for Plain {
 
 /// The strategy of a built-in resource; plain for those that have none of their own.
 pub fn for_resource(group: &str, resource: &str) -> &'static dyn Strategy {
+    match group {
+        "" => core_strategy(resource),
+        "apps" => apps_strategy(resource),
+        "batch" => batch_strategy(resource),
+        "storage.k8s.io" => storage_strategy(resource),
+        "networking.k8s.io" => networking_strategy(resource),
+        "rbac.authorization.k8s.io" => rbac_strategy(resource),
+        "admissionregistration.k8s.io" => admission_strategy(resource),
+        "resource.k8s.io" => resource_strategy(resource),
+        _ => other_strategy(group, resource),
+    }
+}
+
+/// Kinds that only differ in whether they have a status and count generations.
+fn plain(status: bool, generation: bool) -> &'static dyn Strategy {
+    match (status, generation) {
+        (true, true) => &Plain { status: true, generation: true },
+        (true, false) => &Plain { status: true, generation: false },
+        (false, true) => &Plain { status: false, generation: true },
+        (false, false) => &Plain { status: false, generation: false },
+    }
+}
+
+fn core_strategy(resource: &str) -> &'static dyn Strategy {
+    match resource {
+        "pods" => &pod::Pod,
+        "podtemplates" => &pod::PodTemplate,
+        "services" => &service::Service,
+        "replicationcontrollers" => &apps::ReplicationController,
+        "configmaps" => &self::core::config::ConfigMap,
+        "secrets" => &self::core::config::Secret,
+        "serviceaccounts" => &self::core::config::ServiceAccount,
+        "namespaces" => &self::core::namespace::Namespace,
+        "nodes" => &self::core::node::Node,
+        "endpoints" => &self::core::endpoints::Endpoints,
+        "events" => &self::core::event::Event { modern: false },
+        "limitranges" => &self::core::quota::LimitRange,
+        "resourcequotas" => &self::core::quota::ResourceQuota,
+        "persistentvolumes" => &storage::volume::PersistentVolume,
+        "persistentvolumeclaims" => &storage::claim::PersistentVolumeClaim,
+        _ => plain(true, false),
+    }
+}
+
+fn apps_strategy(resource: &str) -> &'static dyn Strategy {
+    match resource {
+        "deployments" => &apps::Deployment,
+        "replicasets" => &apps::ReplicaSet,
+        "statefulsets" => &apps::StatefulSet,
+        "daemonsets" => &apps::DaemonSet,
+        "controllerrevisions" => &apps::ControllerRevision,
+        _ => plain(true, true),
+    }
+}
+
+fn batch_strategy(resource: &str) -> &'static dyn Strategy {
+    match resource {
+        "jobs" => &batch::Job,
+        "cronjobs" => &batch::CronJob,
+        _ => plain(true, true),
+    }
+}
+
+fn storage_strategy(resource: &str) -> &'static dyn Strategy {
+    match resource {
+        "storageclasses" => &storage::classes::StorageClass,
+        "csidrivers" => &storage::classes::CsiDriver,
+        "csinodes" => &storage::classes::CsiNode,
+        "volumeattachments" => &storage::classes::VolumeAttachment,
+        "csistoragecapacities" => &storage::classes::CsiStorageCapacity,
+        "volumeattributesclasses" => &storage::classes::VolumeAttributesClass,
+        _ => plain(true, false),
+    }
+}
+
+fn networking_strategy(resource: &str) -> &'static dyn Strategy {
+    match resource {
+        "ingresses" => &networking::Ingress,
+        "networkpolicies" => &networking::NetworkPolicy,
+        "ingressclasses" => &networking::IngressClass,
+        "servicecidrs" => &networking::ServiceCidr,
+        "ipaddresses" => &networking::IpAddress,
+        _ => plain(true, true),
+    }
+}
+
+fn rbac_strategy(resource: &str) -> &'static dyn Strategy {
+    match resource {
+        "roles" => &rbac::Role { namespaced: true },
+        "clusterroles" => &rbac::Role { namespaced: false },
+        "rolebindings" => &rbac::Binding { namespaced: true },
+        "clusterrolebindings" => &rbac::Binding { namespaced: false },
+        _ => plain(false, false),
+    }
+}
+
+fn admission_strategy(resource: &str) -> &'static dyn Strategy {
+    use admissionregistration::{Policy, PolicyBinding, Webhooks};
+    match resource {
+        "mutatingwebhookconfigurations" => &Webhooks { mutating: true },
+        "validatingwebhookconfigurations" => &Webhooks { mutating: false },
+        "mutatingadmissionpolicies" => &Policy { mutating: true },
+        "validatingadmissionpolicies" => &Policy { mutating: false },
+        "mutatingadmissionpolicybindings" => &PolicyBinding { mutating: true },
+        "validatingadmissionpolicybindings" => &PolicyBinding { mutating: false },
+        _ => plain(false, true),
+    }
+}
+
+fn resource_strategy(resource: &str) -> &'static dyn Strategy {
+    match resource {
+        "resourceclaims" => &resource::ResourceClaim,
+        "resourceclaimtemplates" => &resource::ResourceClaimTemplate,
+        "resourceslices" => &resource::ResourceSlice,
+        "deviceclasses" => plain(false, true),
+        _ => plain(true, true),
+    }
+}
+
+fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
     match (group, resource) {
-        ("", "pods") => &pod::Pod,
-        ("", "podtemplates") => &pod::PodTemplate,
-        ("", "services") => &service::Service,
-        ("", "persistentvolumes") => &storage::volume::PersistentVolume,
-        ("", "persistentvolumeclaims") => &storage::claim::PersistentVolumeClaim,
-        _ => &Plain { status: true, generation: false },
+        ("discovery.k8s.io", "endpointslices") => &self::core::endpoints::EndpointSlice,
+        ("events.k8s.io", "events") => &self::core::event::Event { modern: true },
+        ("autoscaling", "horizontalpodautoscalers") => &autoscaling::HorizontalPodAutoscaler,
+        ("policy", "poddisruptionbudgets") => &policy::PodDisruptionBudget,
+        ("scheduling.k8s.io", "priorityclasses") => &policy::PriorityClass,
+        ("node.k8s.io", "runtimeclasses") => &policy::RuntimeClass,
+        ("coordination.k8s.io", "leases") => &policy::Lease,
+        ("coordination.k8s.io", _) => plain(false, false),
+        ("certificates.k8s.io", "certificatesigningrequests") => &certificates::CertificateSigningRequest,
+        ("certificates.k8s.io", "clustertrustbundles") => plain(false, false),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flowcontrol::FlowSchema,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {
+            &flowcontrol::PriorityLevelConfiguration
+        }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &apiextensions::CustomResourceDefinition,
+        ("apiregistration.k8s.io", "apiservices") => &apiextensions::ApiService,
+        _ => plain(true, false),
     }
 }
 

@@ -131,8 +131,9 @@ impl Writer<'_> {
         let base = meta::text(&object, "generateName").to_owned();
         let generated = given.is_empty() && !base.is_empty();
         let name = if generated { self.name_it(&mut object, &base) } else { given.clone() };
-        strategy.prepare_create(&self.ctx(&name), &mut object);
         self.admission(Operation::Create, &name, Some(&mut object), None, true, warnings).await?;
+        // After admission, whose changes (default requests, say) count for what is derived here.
+        strategy.prepare_create(&self.ctx(&name), &mut object);
         strategy.default(&mut object);
         codec::track(self, None, &mut object);
         let mut errors = meta::validate(resource, &object);
@@ -329,7 +330,8 @@ impl Writer<'_> {
 
     fn count_generation(&self, new: &mut Value, old: &Value) {
         let strategy = &self.resource.strategy;
-        if strategy.has_generation() && meta::spec_changed(new, old, !strategy.has_status()) {
+        let beside = self.subresource.is_empty() && strategy.also_changes_generation(new, old);
+        if strategy.has_generation() && (beside || meta::spec_changed(new, old, !strategy.has_status())) {
             bump(new, old);
         }
     }

@@ -224,7 +224,7 @@ fn normalize_cluster_ips(object: &mut Value, old: Option<&Value>) {
 /// What the client left out although the Service has it stays as it is.
 fn keep_allocated(object: &mut Value, old: &Value) {
     if spec_type(old) != "ExternalName" && spec_type(object) != "ExternalName" {
-        for field in ["clusterIP", "clusterIPs"] {
+        for field in ["clusterIP", "clusterIPs", "ipFamilyPolicy", "ipFamilies"] {
             if At::root(object).dig(&["spec", field]).is_empty() {
                 edit::carry(object, old, &["spec", field]);
             }

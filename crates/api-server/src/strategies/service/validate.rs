@@ -194,9 +194,8 @@ fn traffic(object: &Value, spec: &At<'_>, e: &mut Errors) {
     }
     let health = spec.f("healthCheckNodePort");
     if needs_health_check(object) {
-        if health.i() == 0 {
-            e.required(&health.path, "");
-        } else {
+        // None yet is fine: the allocator sees to it after validation.
+        if health.i() != 0 {
             e.port_number(&health);
         }
     } else if health.i() != 0 {

@@ -1,6 +1,7 @@
 //! Volumes: what pods mount, what claims ask for, and the storage group's kinds.
 
 pub mod claim;
+pub mod classes;
 pub mod defaults;
 pub mod volume;
 pub mod volumes;
