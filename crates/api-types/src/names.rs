@@ -232,7 +232,7 @@ pub fn regex_error(message: &str, pattern: &str, examples: &[&str]) -> String {
         return format!("{message} (regex used for validation is '{pattern}')");
     }
     let quoted: Vec<String> = examples.iter().map(|e| format!("'{e}', ")).collect();
-    format!("{message} (e.g. {}regex used for validation is '{pattern}')", quoted.join("or "))
+    format!("{message} (e.g. {}regex used for validation is '{pattern}')", quoted.join(" or "))
 }
 
 fn too_long(value: &str, max: usize) -> Vec<String> {

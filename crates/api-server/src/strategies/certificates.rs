@@ -138,8 +138,68 @@ impl Strategy for CertificateSigningRequest {
         vec![("spec.signerName", At::root(object).dig(&["spec", "signerName"]).s().to_owned())]
     }
 
+    /// Clients name requests as they like.
+    fn name_errors(&self, name: &str, _prefix: bool) -> Vec<String> {
+        names::path_segment_name(name)
+    }
+
     fn has_generation(&self) -> bool {
         false
+    }
+}
+
+/// ClusterTrustBundles: one per signer, or of no signer.
+pub struct ClusterTrustBundle;
+
+impl Strategy for ClusterTrustBundle {
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let (spec, mut e) = (At::root(object).f("spec"), Errors::new());
+        let signer = spec.f("signerName");
+        if !signer.is_empty() {
+            signer_name(&signer, &mut e);
+        }
+        let bundle = spec.f("trustBundle");
+        let blocks = pem::parse_many(bundle.s()).unwrap_or_default();
+        if blocks.is_empty() {
+            e.invalid_value(&bundle.path, "<value omitted>", "at least one trust anchor must be provided");
+        } else if blocks.iter().any(|block| block.tag() != "CERTIFICATE") {
+            let detail = "entry has bad block type: every block must be a CERTIFICATE";
+            e.invalid_value(&bundle.path, "<value omitted>", detail);
+        }
+        e.into_vec()
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut e = Errors::new();
+        e.extend(self.validate(object));
+        let signer = |object| At::root(object).dig(&["spec", "signerName"]);
+        e.immutable(&signer(object), &signer(old));
+        e.into_vec()
+    }
+
+    /// `domain:path:name` for bundles of a signer.
+    fn name_errors(&self, name: &str, _prefix: bool) -> Vec<String> {
+        name.split(':').flat_map(names::dns1123_subdomain).collect()
+    }
+
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn selectable_names(&self) -> &'static [&'static str] {
+        &["spec.signerName"]
+    }
+
+    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        vec![("spec.signerName", At::root(object).dig(&["spec", "signerName"]).s().to_owned())]
     }
 }
 

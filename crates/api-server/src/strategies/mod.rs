@@ -336,7 +336,7 @@ fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
         ("coordination.k8s.io", "leases") => &policy::Lease,
         ("coordination.k8s.io", _) => plain(false, false),
         ("certificates.k8s.io", "certificatesigningrequests") => &certificates::CertificateSigningRequest,
-        ("certificates.k8s.io", "clustertrustbundles") => plain(false, false),
+        ("certificates.k8s.io", "clustertrustbundles") => &certificates::ClusterTrustBundle,
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flowcontrol::FlowSchema,
         ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {
             &flowcontrol::PriorityLevelConfiguration
