@@ -12,6 +12,7 @@ pub mod events;
 pub mod fake;
 pub mod image;
 pub mod runtime;
+pub mod scratch;
 
 /// Messages and clients of `runtime.v1`.
 #[allow(clippy::all, clippy::pedantic)]

@@ -1,1 +1,4 @@
 //! Against a real containerd.
+
+mod containerd;
+mod image;

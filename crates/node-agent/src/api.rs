@@ -5,6 +5,7 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec, Token
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service as CoreService,
 };
+use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_client::rest::{self, patch};
 use keelson_client::{EventRecorder, EventType, Informer, Key, ObjectRef, Projected, Whole};
 use parking_lot::Mutex;
@@ -58,6 +59,8 @@ pub trait Api: Send + Sync + 'static {
     ) -> Answer<'a, TokenRequestStatus>;
     fn claim<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, PersistentVolumeClaim>;
     fn volume<'a>(&'a self, name: &'a str) -> Answer<'a, PersistentVolume>;
+    /// The runtime's handler that a RuntimeClass stands for.
+    fn runtime_handler<'a>(&'a self, class: &'a str) -> Answer<'a, String>;
     fn patch_status<'a>(&'a self, namespace: &'a str, name: &'a str, body: Value) -> Answer<'a, ()>;
     /// Deletes with grace 0, this very pod only.
     fn delete_pod<'a>(&'a self, namespace: &'a str, name: &'a str, uid: &'a str) -> Answer<'a, ()>;
@@ -145,6 +148,15 @@ impl Api for Server {
         Box::pin(async move {
             let path = rest::path::<Whole<PersistentVolume>>("", Some(name), None);
             rest::get(&self.client, &path).await.map_err(request("read persistentvolume", name))
+        })
+    }
+
+    fn runtime_handler<'a>(&'a self, class: &'a str) -> Answer<'a, String> {
+        Box::pin(async move {
+            let path = rest::path::<Whole<RuntimeClass>>("", Some(class), None);
+            let found: RuntimeClass =
+                rest::get(&self.client, &path).await.map_err(request("read runtimeclass", class))?;
+            Ok(found.handler)
         })
     }
 

@@ -7,12 +7,13 @@
 pub mod api;
 pub mod config;
 pub mod context;
+pub mod fake;
 mod gc;
 mod logs;
 mod node;
 pub mod pods;
 mod server;
-mod volumes;
+pub mod volumes;
 
 mod agent;
 

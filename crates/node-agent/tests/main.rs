@@ -1,1 +1,4 @@
-//! Pods against the fake runtime, and a real containerd.
+//! Pods on a real containerd, with the API server in memory.
+
+mod pods;
+mod world;

@@ -104,6 +104,10 @@ impl Manager {
         if let Some(handle) = workers.get(&uid) {
             handle.desired.send_if_modified(|desired| {
                 let wakes = !is_own_echo(&desired.pod, &pod);
+                if wakes {
+                    // What failed may go well with the new object.
+                    handle.shared.memory.lock().containers.values_mut().for_each(|c| c.retry_at = 0);
+                }
                 desired.pod = pod;
                 wakes
             });

@@ -86,9 +86,11 @@ impl Worker {
         }
         self.make_cgroups(pod)?;
         let config = sandbox::config(&ctx, pod, attempt);
-        let handler = spec::spec(pod).runtime_class_name.clone().unwrap_or_default();
-        // The class that stands for the runtime's default has no handler of its own.
-        let handler = if handler == "runc" { String::new() } else { handler };
+        let class = spec::spec(pod).runtime_class_name.as_deref().filter(|c| !c.is_empty());
+        let handler = match class {
+            Some(class) => ctx.api.runtime_handler(class).await.map_err(|e| volumes::chain(&e))?,
+            None => String::new(),
+        };
         match ctx.runtime.run_pod_sandbox(config, handler).await {
             Ok(id) => {
                 self.register(&id);

@@ -17,6 +17,9 @@ use tokio::time::Instant;
 /// However long the hook took, the container gets this much after SIGTERM.
 const LEAST: Duration = Duration::from_secs(2);
 
+/// Pause before another attempt to stop what could not be stopped.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// A container to be ended.
 pub struct Kill<'a> {
     pub pod: &'a Pod,
@@ -99,7 +102,16 @@ impl Worker {
                 let message = format!("Stopping container {}", i.name);
                 kill(&ctx, Kill { pod, container: find(&i.name), id: &i.id, message, grace, pod_ip: &ip })
             });
+            let begun = Instant::now();
             join_all(kills).await;
+            if begun.elapsed() < AGAIN {
+                // Either all is well, or the runtime refuses at once: then not in a tight loop.
+                tokio::task::yield_now().await;
+                self.state = observe_after_exit(&self.ctx, &self.uid, &self.state, &self.shared).await;
+                if turn.iter().any(|t| self.state.running().any(|i| i.id == t.id)) {
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
         }
     }
 

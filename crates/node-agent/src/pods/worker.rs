@@ -390,6 +390,9 @@ impl Worker {
                 verdict: self.verdict.as_ref(),
             })
         };
+        // Of a pod that ended before this agent started, the runtime may hold nothing any more.
+        let kept = pod.status.clone().filter(|_| spec::is_terminal(pod) && self.state.containers.is_empty());
+        let new = kept.unwrap_or(new);
         *self.shared.reported.lock() = Some(new.clone());
         self.report.send_if_modified(|report| {
             let same = report.as_ref().is_some_and(|r| is_same(&r.status, &new) && r.last == last);

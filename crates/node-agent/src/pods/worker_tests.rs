@@ -1,18 +1,14 @@
 //! Whole lives of pods against the fake runtime, in virtual time.
 
-use crate::api::{Api, Error};
 use crate::config::Config;
 use crate::context::{Allocatable, Context};
+use crate::fake::FakeApi;
 use crate::pods::images::Images;
 use crate::pods::manager::{Feed, Manager};
-use futures::future::BoxFuture;
-use k8s_openapi::api::authentication::v1::{TokenRequestSpec, TokenRequestStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
-use keelson_client::{EventType, ObjectRef, Whole};
+use k8s_openapi::api::core::v1::ConfigMap;
 use keelson_cri::fake::Fake;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -25,70 +21,9 @@ pub fn now() -> i64 {
     1_767_225_600_000_000_000 + START.elapsed().as_nanos() as i64
 }
 
-/// An API server of maps.
-#[derive(Default)]
-struct Memory {
-    config_maps: Mutex<HashMap<String, ConfigMap>>,
-    status: Mutex<Value>,
-    deleted: Mutex<Vec<String>>,
-    events: Mutex<Vec<(String, String)>>,
-    feed: Mutex<Option<mpsc::UnboundedSender<Feed>>>,
-}
-
-type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
-
-fn ready<'a, T: Send + 'a>(value: Result<T, Error>) -> Answer<'a, T> {
-    Box::pin(std::future::ready(value))
-}
-
-impl Api for Memory {
-    fn config_map<'a>(&'a self, _: &'a Pod, name: &'a str) -> Answer<'a, Option<Arc<Whole<ConfigMap>>>> {
-        ready(Ok(self.config_maps.lock().get(name).cloned().map(|m| Arc::new(m.into()))))
-    }
-
-    fn secret<'a>(&'a self, _: &'a Pod, _: &'a str) -> Answer<'a, Option<Arc<Whole<Secret>>>> {
-        ready(Ok(None))
-    }
-
-    fn release(&self, _: &str) {}
-
-    fn services(&self) -> Vec<Arc<Whole<Service>>> {
-        Vec::new()
-    }
-
-    fn token<'a>(&'a self, _: &'a str, _: &'a str, _: TokenRequestSpec) -> Answer<'a, TokenRequestStatus> {
-        ready(Ok(TokenRequestStatus::default()))
-    }
-
-    fn claim<'a>(&'a self, _: &'a str, _: &'a str) -> Answer<'a, PersistentVolumeClaim> {
-        ready(Ok(PersistentVolumeClaim::default()))
-    }
-
-    fn volume<'a>(&'a self, _: &'a str) -> Answer<'a, PersistentVolume> {
-        ready(Ok(PersistentVolume::default()))
-    }
-
-    fn patch_status<'a>(&'a self, _: &'a str, _: &'a str, body: Value) -> Answer<'a, ()> {
-        *self.status.lock() = body["status"].clone();
-        ready(Ok(()))
-    }
-
-    fn delete_pod<'a>(&'a self, _: &'a str, name: &'a str, uid: &'a str) -> Answer<'a, ()> {
-        self.deleted.lock().push(name.to_owned());
-        if let Some(feed) = self.feed.lock().as_ref() {
-            let _ = feed.send(Feed::Gone(uid.to_owned()));
-        }
-        ready(Ok(()))
-    }
-
-    fn event(&self, _: ObjectRef, _: EventType, reason: &str, message: &str) {
-        self.events.lock().push((reason.to_owned(), message.to_owned()));
-    }
-}
-
 struct World {
     runtime: Arc<Fake>,
-    api: Arc<Memory>,
+    api: Arc<FakeApi>,
     feed: mpsc::UnboundedSender<Feed>,
     cgroups: Arc<keelson_host::cgroup::Fake>,
     state: tempfile::TempDir,
@@ -105,7 +40,7 @@ impl World {
         .expect("a configuration");
         let runtime = Arc::new(Fake::with_clock(now));
         runtime.add_image("img:v1");
-        let api = Arc::new(Memory::default());
+        let api = Arc::new(FakeApi::default());
         let cgroups = Arc::new(keelson_host::cgroup::Fake::default());
         let ctx = Arc::new(Context {
             config,

@@ -82,7 +82,7 @@ async fn one(
         if source.medium.as_deref() == Some("Memory") {
             let limit = source.size_limit.as_ref().and_then(|q| Quantity::parse(&q.0).ok());
             let size = limit.map(|q| q.value()).filter(|v| *v > 0).map(|v| v as u64);
-            ctx.mounts.tmpfs(&path, size, 0o1777).map_err(|e| chain(&e))?;
+            ctx.mounts.tmpfs(&path, size, 0o777).map_err(|e| chain(&e))?;
         }
         if fresh {
             own(pod, &path, false).map_err(text)?;
