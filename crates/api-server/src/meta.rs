@@ -187,7 +187,9 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     }
     validate_maps(object, &mut errors);
     validate_owners(object, &mut errors);
-    validate_finalizers(object, &mut errors);
+    // Definitions and custom objects may carry any qualified name; the built-in kinds' finalizers have a domain.
+    let strict = resource.custom.is_none() && resource.gvr.group != "apiextensions.k8s.io";
+    validate_finalizers(object, strict, &mut errors);
     errors
 }
 
@@ -244,12 +246,12 @@ fn validate_owners(object: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn validate_finalizers(object: &Value, errors: &mut Vec<FieldError>) {
+fn validate_finalizers(object: &Value, strict: bool, errors: &mut Vec<FieldError>) {
     let all = finalizers(object);
     for name in &all {
         let problems = names::qualified_name(name);
         let known = name.contains('/') || matches!(*name, ORPHAN | FOREGROUND | "kubernetes");
-        if problems.is_empty() && !known {
+        if strict && problems.is_empty() && !known {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid("metadata.finalizers", *name, detail));
         }
