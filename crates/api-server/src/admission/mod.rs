@@ -14,6 +14,7 @@ pub mod quantities;
 pub mod quota;
 pub mod runtime_class;
 pub mod service_account;
+pub mod webhook;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -40,6 +41,15 @@ impl Chain {
     }
 
     async fn run_admit(&self, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
+        self.admit_built_in(r).await?;
+        if webhook::mutate(self.objects.as_ref(), r).await? {
+            // What a webhook made gets the same defaults and limits as what the user sent.
+            self.admit_built_in(r).await?;
+        }
+        Ok(())
+    }
+
+    async fn admit_built_in(&self, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
         let objects = self.objects.as_ref();
         namespace::admit(objects, r).await?;
         limit_ranger::admit(objects, r)?;
@@ -65,6 +75,7 @@ impl Chain {
         defaults::claim_resize(objects, r)?;
         runtime_class::validate(objects, r).await?;
         certificates::validate(self.authorizer.as_ref(), r)?;
+        webhook::validate(objects, r).await?;
         self.quota.validate(objects, r).await
     }
 }

@@ -136,7 +136,10 @@ fn refusal(error: AuthnError) -> StatusError {
         return status;
     }
     tracing::debug!(error = &error as &dyn std::error::Error, "authentication failed");
-    StatusError::unauthorized("Unauthorized")
+    match error {
+        AuthnError::Impersonation(answer) => answer,
+        AuthnError::Invalid(_) => StatusError::unauthorized("Unauthorized"),
+    }
 }
 
 fn authorize(app: &App, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), StatusError> {

@@ -90,7 +90,7 @@ fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Names of the containers for which the predicate holds.
-fn named<'a>(pod: &'a Value, bad: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+fn named(pod: &Value, bad: impl Fn(&Value) -> bool) -> Vec<&str> {
     containers(pod).filter(|c| bad(c)).map(|c| text(c, "/name")).collect()
 }
 
@@ -189,7 +189,7 @@ fn host_namespaces(pod: &Value) -> Breach {
     if set.is_empty() { None } else { breach("host namespaces", set.join(", ")) }
 }
 
-fn volume_names<'a>(pod: &'a Value, bad: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+fn volume_names(pod: &Value, bad: impl Fn(&Value) -> bool) -> Vec<&str> {
     items(&pod["spec"]["volumes"]).iter().filter(|v| bad(v)).map(|v| text(v, "/name")).collect()
 }
 
