@@ -6,5 +6,7 @@ mod lists;
 mod objects;
 mod patches;
 mod refusals;
+mod security;
+mod security_endpoints;
 mod support;
 mod watches;

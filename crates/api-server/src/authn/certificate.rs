@@ -183,3 +183,57 @@ fn user(certificate: &X509Certificate<'_>, fingerprint: &[u8]) -> Result<UserInf
         extra: [(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={hex}")])].into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use keelson_pki::{Ca, Request, Usage};
+
+    use super::*;
+
+    fn authority(dir: &Path, name: &str) -> Ca {
+        let file = |end: &str| dir.join(format!("{name}.{end}"));
+        Ca::load_or_create(&file("crt"), &file("key"), name).expect("an authority")
+    }
+
+    fn peer(ca: &Ca, cn: &str, orgs: &[&str]) -> PeerCert {
+        let issued = ca
+            .issue(&Request {
+                cn: cn.into(),
+                orgs: orgs.iter().map(|o| (*o).to_owned()).collect(),
+                sans: Vec::new(),
+                usage: Usage::Client,
+                ttl: Duration::from_secs(3600),
+            })
+            .expect("a certificate");
+        let der = pem::parse(issued.cert_pem).expect("PEM").into_contents();
+        PeerCert { chain: vec![der.into()] }
+    }
+
+    #[test]
+    fn the_authority_decides_what_a_certificate_means() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (ours, proxy, other) =
+            (authority(dir.path(), "ca"), authority(dir.path(), "proxy"), authority(dir.path(), "other"));
+        let certificates =
+            Certificates::load(&dir.path().join("ca.crt"), Some(&dir.path().join("proxy.crt")))
+                .expect("the authorities load");
+        for _ in 0..2 {
+            let Ok(Origin::Client(jane)) = certificates.identify(&peer(&ours, "jane", &["devs"])) else {
+                panic!("the cluster's own certificate is refused")
+            };
+            assert_eq!((jane.name.as_str(), jane.groups.as_slice()), ("jane", &["devs".to_owned()][..]));
+        }
+        assert_eq!(
+            certificates.identify(&peer(&proxy, FRONT_PROXY_NAME, &[])).ok(),
+            Some(Origin::FrontProxy)
+        );
+        // Only the proxy speaks for others, and its authority vouches for nobody else.
+        assert!(certificates.identify(&peer(&proxy, "jane", &["system:masters"])).is_err());
+        assert!(matches!(certificates.identify(&peer(&ours, FRONT_PROXY_NAME, &[])), Ok(Origin::Client(_))));
+        assert!(certificates.identify(&peer(&other, "jane", &[])).is_err());
+        assert!(certificates.identify(&PeerCert { chain: vec![vec![1, 2, 3].into()] }).is_err());
+        assert!(certificates.identify(&PeerCert { chain: Vec::new() }).is_err());
+    }
+}

@@ -82,6 +82,20 @@ async fn hold_all(objects: &Arc<dyn Objects>, wanted: Vec<Wanted>) -> Result<(),
 
 /// Creates or corrects one object; somebody else's simultaneous write is as good as ours.
 async fn hold(objects: &dyn Objects, wanted: &Wanted) -> Result<(), StatusError> {
+    let outcome = try_hold(objects, wanted).await;
+    name_failure(&wanted.gvr, meta::namespace(&wanted.object), meta::name(&wanted.object), &outcome);
+    outcome
+}
+
+/// The caller sees only that the bootstrap failed; the log says at what.
+fn name_failure(gvr: &Gvr, namespace: &str, name: &str, outcome: &Result<(), StatusError>) {
+    if let Err(error) = outcome {
+        let message = error.message();
+        tracing::warn!(resource = %gvr, namespace, name, message, "cannot hold up a bootstrap object");
+    }
+}
+
+async fn try_hold(objects: &dyn Objects, wanted: &Wanted) -> Result<(), StatusError> {
     let (namespace, name) = (meta::namespace(&wanted.object), meta::name(&wanted.object));
     let stored = match objects.get(&wanted.gvr, namespace, name) {
         Some(_) if wanted.policy == Policy::Create => return Ok(()),
@@ -105,13 +119,15 @@ async fn hold_rbac(objects: &Arc<dyn Objects>) -> Result<(), StatusError> {
         .try_for_each_concurrent(CONCURRENCY, |entry| async move {
             let gvr = Gvr::new(RBAC_GROUP, "v1", entry.resource());
             let wanted = entry.object();
-            match objects.get(&gvr, entry.namespace(), entry.name()) {
+            let outcome = match objects.get(&gvr, entry.namespace(), entry.name()) {
                 Some(stored) => {
                     let step = reconcile::rbac(&stored, &wanted);
                     take(objects.as_ref(), &gvr, &wanted, step).await
                 }
                 None => forgive(objects.create(&gvr, entry.namespace(), wanted).await.map(|_| ())),
-            }
+            };
+            name_failure(&gvr, entry.namespace(), entry.name(), &outcome);
+            outcome
         })
         .await
 }
