@@ -61,7 +61,7 @@ class Cluster:
 
     def up(self):
         self.ctl(
-            "cluster", "up", "--root", str(self.root), "--name", "e2e", "--api-port", "16443", "--port-offset", "2000",
+            "cluster", "up", "--root", str(self.root), "--name", "e2e", "--api-port", "27443", "--port-offset", "3000",
             "--pod-cidr", "10.245.0.0/16", "--service-cidr", "10.97.0.0/16",
         )
 
