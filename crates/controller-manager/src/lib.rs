@@ -31,6 +31,7 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
         .await
         .context("connect to the API server")?;
     let root_ca = controllers::root_ca::certificate(&config)?;
+    let authority = controllers::csr::authority(&config)?;
     let metrics = Metrics::new(&daemon.metrics);
     // The caches of one that waits for the lease are warm, so that it takes over at once.
     let informers = Informers::start(&client);
@@ -52,7 +53,7 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
     let stop = context.shutdown.clone();
     let work = async move {
         context.informers.synced().await;
-        controllers::run(context, root_ca).await;
+        controllers::run(context, root_ca, authority).await;
     };
     if !leader_election {
         tokio::select! {

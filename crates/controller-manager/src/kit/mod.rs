@@ -6,6 +6,7 @@ pub mod conditions;
 pub mod error;
 pub mod expect;
 pub mod hash;
+pub mod history;
 pub mod pods;
 pub mod requests;
 
@@ -83,11 +84,6 @@ pub fn only_if(meta: &Meta) -> Value {
 /// Now, to the second, as the API's `Time` is.
 pub fn now() -> jiff::Timestamp {
     jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default()
-}
-
-/// Seconds from `since` to `until`; negative when it lies ahead.
-pub fn seconds(since: jiff::Timestamp, until: jiff::Timestamp) -> f64 {
-    (until.as_millisecond() - since.as_millisecond()) as f64 / 1000.0
 }
 
 #[cfg(test)]

@@ -175,6 +175,14 @@ projection!(
 #[serde(default)]
 pub struct PersistentVolumeClaim {
     pub metadata: Meta,
+    pub spec: PersistentVolumeClaimSpec,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PersistentVolumeClaimSpec {
+    pub storage_class_name: Option<String>,
+    pub resources: super::Resources,
 }
 
 projection!(PersistentVolumeClaim, "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced);

@@ -53,8 +53,19 @@ impl Service {
 pub struct EndpointSlice {
     pub metadata: Meta,
     pub address_type: String,
+    #[serde(deserialize_with = "null_is_empty")]
     pub endpoints: Vec<Endpoint>,
+    #[serde(deserialize_with = "null_is_empty")]
     pub ports: Vec<EndpointPort>,
+}
+
+/// A Go server writes `null` for a list without items that may not be left out.
+fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::<Vec<T>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 projection!(EndpointSlice, "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", namespaced);

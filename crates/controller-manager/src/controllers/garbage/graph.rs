@@ -43,7 +43,11 @@ pub struct Graph {
     dependents: HashMap<String, HashSet<String>>,
     /// Names of kinds, each once.
     names: HashSet<Arc<str>>,
+    /// Told the namespaces in which the number of objects changes.
+    on_count: Option<OnCount>,
 }
+
+type OnCount = Box<dyn Fn(&str) + Send>;
 
 impl Graph {
     fn intern(&mut self, name: &str) -> Arc<str> {
@@ -64,7 +68,11 @@ impl Graph {
             name: meta.name.clone(),
             uid: meta.uid.clone(),
         };
-        let old_owners = self.nodes.remove(&meta.uid).map(|n| n.owners).unwrap_or_default();
+        let old = self.nodes.remove(&meta.uid);
+        if let (None, Some(on_count)) = (&old, &self.on_count) {
+            on_count(&identity.namespace);
+        }
+        let old_owners = old.map(|n| n.owners).unwrap_or_default();
         if old_owners != meta.owner_references {
             self.unlink(&meta.uid, &old_owners);
             for owner in &meta.owner_references {
@@ -91,6 +99,9 @@ impl Graph {
     /// An object is gone.
     pub fn remove(&mut self, uid: &str, queue: &Queue) {
         let Some(node) = self.nodes.remove(uid) else { return };
+        if let Some(on_count) = &self.on_count {
+            on_count(&node.identity.namespace);
+        }
         self.unlink(uid, &node.owners);
         for dependent in self.dependents(uid) {
             queue.add(dependent);
@@ -156,10 +167,19 @@ impl Graph {
         })
     }
 
-    /// How many objects of a kind a namespace has.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.nodes.len()
+    /// Sets who is told of namespaces in which an object appears or goes.
+    pub fn on_count(&mut self, told: OnCount) {
+        self.on_count = Some(told);
+    }
+
+    /// How many objects of each kind (API version and kind) a namespace has.
+    pub fn count(&self, namespace: &str) -> HashMap<(String, String), usize> {
+        let mut counts = HashMap::new();
+        for node in self.nodes.values().filter(|n| n.identity.namespace == namespace) {
+            let kind = (node.identity.api_version.to_string(), node.identity.kind.to_string());
+            *counts.entry(kind).or_insert(0) += 1;
+        }
+        counts
     }
 }
 
@@ -202,7 +222,7 @@ mod tests {
         graph.remove("rs", &queue);
         assert_eq!(queue.get().await, "pod");
         graph.remove("pod", &queue);
-        assert_eq!((graph.len(), graph.dependents.len()), (0, 0));
+        assert_eq!((graph.nodes.len(), graph.dependents.len()), (0, 0));
     }
 
     #[tokio::test]

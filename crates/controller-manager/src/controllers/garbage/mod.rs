@@ -23,7 +23,9 @@ use crate::discovery::Resource;
 use crate::kit::{Bare, During, Error, api_version, error::gone_is_fine, only_if};
 
 use decide::{Action, OwnerState};
-use graph::{Graph, Identity};
+use graph::Identity;
+
+pub use graph::Graph;
 
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
@@ -44,9 +46,9 @@ pub struct Collector {
     absent: Mutex<HashMap<String, Instant>>,
 }
 
-pub async fn run(context: Arc<Context>) {
+/// Runs the collector; `graph` is empty, and whoever else has it may count in it.
+pub async fn run(context: Arc<Context>, graph: Arc<Mutex<Graph>>) {
     let queue = Queue::new();
-    let graph = Arc::new(Mutex::new(Graph::default()));
     let monitors = monitor::Monitors::new(context.requests.client(), graph.clone(), queue.clone());
     follow_all(&context, &monitors);
     let this = Arc::new(Collector {

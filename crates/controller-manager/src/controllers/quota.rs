@@ -1,0 +1,314 @@
+//! What a namespace uses of its ResourceQuotas. Admission refuses what does not fit; here usage is counted anew whenever
+//! objects come or go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keelson_api_types::Quantity;
+use keelson_client::{Change, Key, WorkQueue};
+use parking_lot::Mutex;
+
+use crate::context::Context;
+use crate::controllers::garbage::Graph;
+use crate::kit::{Error, error::gone_is_fine};
+use crate::views::{Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+
+type Usage = BTreeMap<String, Quantity>;
+
+/// Resources that quotas name with and without `requests.`.
+const PLAIN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+/// Kinds of the core group that quotas name without `count/`.
+const COUNTED: [&str; 6] = [
+    "configmaps",
+    "secrets",
+    "services",
+    "replicationcontrollers",
+    "resourcequotas",
+    "persistentvolumeclaims",
+];
+
+fn add(usage: &mut Usage, name: impl Into<String>, amount: &Quantity) {
+    let entry = usage.entry(name.into()).or_insert_with(|| Quantity::ZERO.clone());
+    *entry = if entry.is_zero() { amount.clone() } else { entry.add(amount) };
+}
+
+fn one() -> Quantity {
+    Quantity::from_milli(1000)
+}
+
+/// Adds the larger of two amounts per resource.
+fn largest(into: &mut Usage, other: Usage) {
+    for (name, amount) in other {
+        let known = into.entry(name).or_insert_with(|| amount.clone());
+        if known.sub(&amount).sign() < 0 {
+            *known = amount;
+        }
+    }
+}
+
+fn sum<'a>(containers: impl Iterator<Item = &'a Container>, limits: bool) -> Usage {
+    let mut all = Usage::new();
+    for container in containers {
+        let resources = if limits { &container.resources.limits } else { &container.resources.requests };
+        for (name, text) in resources {
+            if let Ok(amount) = Quantity::parse(text) {
+                add(&mut all, name.clone(), &amount);
+            }
+        }
+    }
+    all
+}
+
+/// The requests or limits of a pod: its containers together, or its largest init container on top of those that stay.
+fn pod_resources(pod: &Pod, limits: bool) -> Usage {
+    let stays = |c: &&Container| c.restart_policy == "Always";
+    let mut all =
+        sum(pod.spec.containers.iter().chain(pod.spec.init_containers.iter().filter(stays)), limits);
+    let mut sidecars: Vec<&Container> = Vec::new();
+    for init in &pod.spec.init_containers {
+        if stays(&init) {
+            sidecars.push(init);
+        } else {
+            largest(&mut all, sum(sidecars.iter().copied().chain([init]), limits));
+        }
+    }
+    for (name, text) in &pod.spec.overhead {
+        if let Ok(amount) = Quantity::parse(text)
+            && (!limits || all.contains_key(name))
+        {
+            add(&mut all, name.clone(), &amount);
+        }
+    }
+    all
+}
+
+fn pod_usage(pod: &Pod) -> Usage {
+    let mut usage = Usage::new();
+    add(&mut usage, "count/pods", &one());
+    if pod.is_finished() {
+        return usage;
+    }
+    add(&mut usage, "pods", &one());
+    for (name, amount) in pod_resources(pod, false) {
+        if PLAIN.contains(&name.as_str()) {
+            add(&mut usage, name.clone(), &amount);
+        }
+        add(&mut usage, format!("requests.{name}"), &amount);
+    }
+    for (name, amount) in pod_resources(pod, true) {
+        add(&mut usage, format!("limits.{name}"), &amount);
+    }
+    usage
+}
+
+fn service_usage(service: &Service) -> Usage {
+    let mut usage = Usage::new();
+    let ports = Quantity::from_milli(1000 * service.spec.ports.len() as i64);
+    match service.spec.r#type.as_str() {
+        "NodePort" => add(&mut usage, "services.nodeports", &ports),
+        "LoadBalancer" => {
+            add(&mut usage, "services.nodeports", &ports);
+            add(&mut usage, "services.loadbalancers", &one());
+        }
+        _ => {}
+    }
+    usage
+}
+
+fn claim_usage(claim: &PersistentVolumeClaim) -> Usage {
+    let mut usage = Usage::new();
+    let class = claim.spec.storage_class_name.as_deref().unwrap_or_default();
+    let of_class = |name: &str| format!("{class}.storageclass.storage.k8s.io/{name}");
+    if !class.is_empty() {
+        add(&mut usage, of_class("persistentvolumeclaims"), &one());
+    }
+    let storage = claim.spec.resources.requests.get("storage").and_then(|s| Quantity::parse(s).ok());
+    if let Some(storage) = storage {
+        add(&mut usage, "requests.storage", &storage);
+        if !class.is_empty() {
+            add(&mut usage, of_class("requests.storage"), &storage);
+        }
+    }
+    usage
+}
+
+/// Whether a quota is about a pod.
+fn in_scope(quota: &ResourceQuota, pod: &Pod) -> bool {
+    let holds = |scope: &str, operator: &str, values: &[String]| match scope {
+        "Terminating" => pod.spec.active_deadline_seconds.is_some(),
+        "NotTerminating" => pod.spec.active_deadline_seconds.is_none(),
+        "BestEffort" => is_best_effort(pod),
+        "NotBestEffort" => !is_best_effort(pod),
+        "PriorityClass" => {
+            let class = &pod.spec.priority_class_name;
+            match operator {
+                "In" => values.contains(class),
+                "NotIn" => !values.contains(class),
+                "DoesNotExist" => class.is_empty(),
+                _ => !class.is_empty(),
+            }
+        }
+        _ => false,
+    };
+    let selected = quota.spec.scope_selector.iter().flat_map(|s| &s.match_expressions);
+    quota.spec.scopes.iter().all(|scope| holds(scope, "Exists", &[]))
+        && selected.clone().all(|r| holds(&r.scope_name, &r.operator, &r.values))
+}
+
+fn is_best_effort(pod: &Pod) -> bool {
+    let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    let matters = |name: &String| name == "cpu" || name == "memory";
+    !all.flat_map(|c| c.resources.requests.keys().chain(c.resources.limits.keys())).any(matters)
+}
+
+/// The status of a quota: what it limits, and how much of that is used.
+fn status(quota: &ResourceQuota, pods: &[Arc<Pod>], others: &Usage) -> ResourceQuotaStatus {
+    let scoped = !quota.spec.scopes.is_empty() || quota.spec.scope_selector.is_some();
+    // A quota with scopes is about pods alone.
+    let mut usage = if scoped { Usage::new() } else { others.clone() };
+    for pod in pods.iter().filter(|p| in_scope(quota, p)) {
+        for (name, amount) in pod_usage(pod) {
+            add(&mut usage, name, &amount);
+        }
+    }
+    let used = |name: &String| usage.get(name).map_or("0".to_owned(), Quantity::to_string);
+    let used = quota.spec.hard.keys().map(|name| (name.clone(), used(name))).collect();
+    ResourceQuotaStatus { hard: quota.spec.hard.clone(), used }
+}
+
+pub async fn run(context: Arc<Context>, graph: Arc<Mutex<Graph>>) {
+    // Keys are namespaces.
+    let queue = WorkQueue::<Key>::new();
+    let (quotas, counted) = (Arc::downgrade(&context.informers.quotas), queue.clone());
+    graph.lock().on_count(Box::new(move |namespace| {
+        if quotas.upgrade().is_some_and(|q| !q.list_namespace(namespace).is_empty()) {
+            counted.add(Key::cluster(namespace));
+        }
+    }));
+    let changed = queue.clone();
+    context.informers.quotas.on_change(move |change| {
+        changed.add(Key::cluster(change.object().metadata.namespace.clone().unwrap_or_default()));
+    });
+    let (quotas, ended) = (context.informers.quotas.clone(), queue.clone());
+    context.informers.pods.on_change(move |change| {
+        let namespace = change.object().namespace();
+        if matters(change) && !quotas.list_namespace(namespace).is_empty() {
+            ended.add(Key::cluster(namespace));
+        }
+    });
+    let (quotas, services) = (context.informers.quotas.clone(), queue.clone());
+    context.informers.services.on_change(move |change| {
+        let namespace = change.object().metadata.namespace.clone().unwrap_or_default();
+        if !quotas.list_namespace(&namespace).is_empty() {
+            services.add(Key::cluster(namespace));
+        }
+    });
+    let this = context.clone();
+    let reconcile = move |key| sync(this.clone(), graph.clone(), key);
+    context.work("resourcequota", queue, 2, reconcile).await;
+}
+
+/// Whether a pod came, went, ended or was resized.
+fn matters(change: &Change<Pod>) -> bool {
+    match change {
+        Change::Updated { old, new } => {
+            old.is_finished() != new.is_finished() || pod_usage(old) != pod_usage(new)
+        }
+        Change::Added(_) | Change::Deleted(_) => true,
+    }
+}
+
+async fn sync(context: Arc<Context>, graph: Arc<Mutex<Graph>>, key: Key) -> Result<(), Error> {
+    let informers = &context.informers;
+    let quotas = informers.quotas.list_namespace(&key.name);
+    if quotas.is_empty() {
+        return Ok(());
+    }
+    let resources = context.discovery.resources().await?;
+    let mut others = Usage::new();
+    for ((api_version, kind), count) in graph.lock().count(&key.name) {
+        let Some(resource) = resources.find(&api_version, &kind) else { continue };
+        let amount = Quantity::from_milli(1000 * count as i64);
+        match resource.group.as_str() {
+            "" if resource.plural == "pods" => continue,
+            "" => {
+                if COUNTED.contains(&resource.plural.as_str()) {
+                    add(&mut others, resource.plural.clone(), &amount);
+                }
+                add(&mut others, format!("count/{}", resource.plural), &amount);
+            }
+            group => add(&mut others, format!("count/{}.{group}", resource.plural), &amount),
+        }
+    }
+    let services = informers.services.list_namespace(&key.name);
+    let claims = informers.claims.list_namespace(&key.name);
+    let more = services.iter().map(|s| service_usage(s)).chain(claims.iter().map(|c| claim_usage(c)));
+    for (name, amount) in more.flatten() {
+        add(&mut others, name, &amount);
+    }
+    let pods = informers.pods.list_namespace(&key.name);
+    for quota in quotas.iter().filter(|q| !q.metadata.is_deleting()) {
+        let new = status(quota, &pods, &others);
+        if new != quota.status {
+            let mut value = serde_json::to_value(&new).unwrap_or_default();
+            // A merge leaves what the patch does not name.
+            for (field, old) in [("hard", &quota.status.hard), ("used", &quota.status.used)] {
+                for gone in old.keys().filter(|k| !new.hard.contains_key(*k)) {
+                    value[field][gone] = serde_json::Value::Null;
+                }
+            }
+            gone_is_fine(context.requests.patch_status::<ResourceQuota>(&quota.metadata, &value).await)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(spec: Value, phase: &str) -> Arc<Pod> {
+        Arc::new(serde_json::from_value(json!({"spec": spec, "status": {"phase": phase}})).unwrap())
+    }
+
+    fn container(cpu: &str) -> Value {
+        json!({"name": "c", "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": "2"}}})
+    }
+
+    fn check(quota: Value, pods: &[Arc<Pod>], expected: &[(&str, &str)]) {
+        let quota: ResourceQuota = serde_json::from_value(json!({"spec": quota})).unwrap();
+        let others = Usage::from([("secrets".to_owned(), Quantity::from_milli(3000))]);
+        let used = status(&quota, pods, &others).used;
+        let used: Vec<_> = used.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(used, expected);
+    }
+
+    #[test]
+    fn pods_are_counted_by_what_they_ask_for() {
+        let pods = [
+            pod(
+                json!({"containers": [container("500m"), container("1")], "initContainers": [container("3")]}),
+                "Running",
+            ),
+            pod(json!({"containers": [container("1")]}), "Succeeded"),
+            pod(json!({"containers": [{"name": "c"}], "activeDeadlineSeconds": 5}), "Pending"),
+        ];
+        let hard = json!({"hard": {"pods": "5", "requests.cpu": "9", "limits.cpu": "9", "secrets": "5", "count/pods": "9"}});
+        check(
+            hard,
+            &pods,
+            &[
+                ("count/pods", "3"),
+                ("limits.cpu", "4"),
+                ("pods", "2"),
+                ("requests.cpu", "3"),
+                ("secrets", "3"),
+            ],
+        );
+        let scoped = |scope: &str| json!({"hard": {"pods": "5"}, "scopes": [scope]});
+        check(scoped("Terminating"), &pods, &[("pods", "1")]);
+        check(scoped("BestEffort"), &pods, &[("pods", "1")]);
+        check(scoped("NotBestEffort"), &pods, &[("pods", "1")]);
+    }
+}
