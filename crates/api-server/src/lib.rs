@@ -31,6 +31,7 @@ pub mod server;
 pub mod subresources;
 pub mod types;
 pub mod verbs;
+mod weak;
 
 pub mod admission;
 pub mod alloc;

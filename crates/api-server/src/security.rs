@@ -23,6 +23,7 @@ use crate::token::{KeyError, Keys, Tokens, discovery, request as token_request};
 use crate::types::{
     Admission, AdmissionRequest, Authenticator, Authorizer, Objects, Operation, ReviewRequest, Security,
 };
+use crate::weak::WeakObjects;
 use crate::{bootstrap, reviews};
 
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,8 @@ pub fn build(
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|source| BuildError::Read { path: path.to_owned(), source })
     };
+    // The server owns its security side; a strong reference back would keep both, and the store, forever.
+    let objects: Arc<dyn Objects> = Arc::new(WeakObjects(Arc::downgrade(&objects)));
     let front_proxy_ca = config.front_proxy_ca();
     let settings = Settings {
         service_cidr: config.service_cidr,
