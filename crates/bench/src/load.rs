@@ -1,0 +1,238 @@
+//! Requests from many tasks at once, and how long each took.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::StreamExt;
+use http::Request;
+use keelson_client::{Options, connect_with, rest};
+use kube::client::Body;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::servers::Servers;
+
+/// What one step cost.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    pub operations: usize,
+    pub wall: Duration,
+    pub server_cpu: f64,
+    /// Sorted.
+    latencies: Vec<Duration>,
+}
+
+impl Measured {
+    pub fn per_second(&self) -> f64 {
+        self.operations as f64 / self.wall.as_secs_f64()
+    }
+
+    pub fn per_cpu_second(&self) -> f64 {
+        // The kernel counts in hundredths: less than one of them cannot be told from none.
+        self.operations as f64 / self.server_cpu.max(0.01)
+    }
+
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        self.latencies.get(last * percent / 100).copied().unwrap_or_default()
+    }
+}
+
+/// Connections and the namespace that the objects go to.
+pub struct Load {
+    clients: Vec<kube::Client>,
+    namespace: String,
+    tasks: usize,
+}
+
+impl Load {
+    /// `tasks` requests are under way at once, over at most eight connections.
+    pub async fn connect(kubeconfig: &Path, tasks: usize) -> anyhow::Result<Self> {
+        let mut clients = Vec::new();
+        for _ in 0..tasks.clamp(1, 8) {
+            let options = Options { user_agent: "keelson-bench".into(), ..Options::default() };
+            clients.push(connect_with(kubeconfig, &options).await.context("connect")?);
+        }
+        let namespace = format!("bench-{}", std::process::id());
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        rest::create::<IgnoredAny>(&clients[0], "/api/v1/namespaces", &object)
+            .await
+            .context("create a namespace")?;
+        let load = Self { clients, namespace, tasks };
+        load.wait_for_service_account().await?;
+        Ok(load)
+    }
+
+    /// Pods are refused until their namespace has its account.
+    async fn wait_for_service_account(&self) -> anyhow::Result<()> {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/default", self.namespace);
+        for _ in 0..500 {
+            if rest::get::<IgnoredAny>(&self.clients[0], &path).await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::bail!(
+            "the namespace's default service account does not appear; does the controller manager run?"
+        )
+    }
+
+    pub async fn clean_up(&self) {
+        let path = format!("/api/v1/namespaces/{}", self.namespace);
+        let _ = rest::delete(&self.clients[0], &path, &json!({})).await;
+    }
+
+    fn pods(&self) -> String {
+        format!("/api/v1/namespaces/{}/pods", self.namespace)
+    }
+
+    fn pod_path(&self, index: usize) -> String {
+        format!("{}/pod-{index:06}", self.pods())
+    }
+
+    /// Creates this many pods, of about 2 KB, that no scheduler takes.
+    pub async fn create(&self, count: usize, servers: &Servers) -> anyhow::Result<Measured> {
+        let path = self.pods();
+        self.run(count, servers, async |client, i| {
+            rest::create::<IgnoredAny>(client, &path, &pod(i)).await.map(drop)
+        })
+        .await
+    }
+
+    pub async fn get(&self, count: usize, of: usize, servers: &Servers) -> anyhow::Result<Measured> {
+        self.run(count, servers, async |client, i| {
+            rest::get::<IgnoredAny>(client, &self.pod_path(i % of)).await.map(drop)
+        })
+        .await
+    }
+
+    pub async fn merge_patch(&self, count: usize, of: usize, servers: &Servers) -> anyhow::Result<Measured> {
+        self.run(count, servers, async |client, i| {
+            let patch = json!({"metadata": {"annotations": {"bench/turn": i.to_string()}}});
+            let path = self.pod_path(i % of);
+            rest::patch::<IgnoredAny>(client, &path, rest::patch::MERGE, &patch).await.map(drop)
+        })
+        .await
+    }
+
+    pub async fn delete(&self, count: usize, servers: &Servers) -> anyhow::Result<Measured> {
+        let now = json!({"gracePeriodSeconds": 0});
+        self.run(count, servers, async |client, i| rest::delete(client, &self.pod_path(i), &now).await).await
+    }
+
+    /// Lists all pods of the namespace, reading the answer without decoding it.
+    pub async fn list(&self, count: usize, at_once: usize, servers: &Servers) -> anyhow::Result<Measured> {
+        let path = format!("{}?resourceVersion=0", self.pods());
+        let load = Self { clients: self.clients.clone(), namespace: self.namespace.clone(), tasks: at_once };
+        load.run(count, servers, async |client, _| read_all(client, &path).await).await
+    }
+
+    /// This many watchers see this many updates; counts the events that arrive.
+    pub async fn watch(
+        &self,
+        watchers: usize,
+        updates: usize,
+        servers: &Servers,
+    ) -> anyhow::Result<Measured> {
+        let pods: Value = rest::get(&self.clients[0], &format!("{}?limit=1", self.pods())).await?;
+        let from = pods["metadata"]["resourceVersion"].as_str().context("a list has a resourceVersion")?;
+        let path = format!("{}?watch=1&resourceVersion={from}", self.pods());
+        let began = Instant::now();
+        let cpu = servers.cpu_seconds();
+        let watching = (0..watchers).map(|i| {
+            let client = self.clients[i % self.clients.len()].clone();
+            let path = path.clone();
+            tokio::spawn(async move { count_events(&client, &path, updates).await })
+        });
+        let watching: Vec<_> = watching.collect();
+        self.merge_patch(updates, updates.min(100), servers).await?;
+        let mut operations = 0;
+        for watcher in watching {
+            operations += watcher.await??;
+        }
+        let server_cpu = servers.cpu_seconds() - cpu;
+        Ok(Measured { operations, wall: began.elapsed(), server_cpu, latencies: Vec::new() })
+    }
+
+    async fn run(
+        &self,
+        count: usize,
+        servers: &Servers,
+        operation: impl AsyncFn(&kube::Client, usize) -> Result<(), kube::Error>,
+    ) -> anyhow::Result<Measured> {
+        let next = Arc::new(AtomicUsize::new(0));
+        let (began, cpu) = (Instant::now(), servers.cpu_seconds());
+        let worker = async |task: usize| {
+            let client = &self.clients[task % self.clients.len()];
+            let mut latencies = Vec::new();
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= count {
+                    return Ok::<_, kube::Error>(latencies);
+                }
+                let started = Instant::now();
+                operation(client, i).await?;
+                latencies.push(started.elapsed());
+            }
+        };
+        let workers =
+            futures::future::try_join_all((0..self.tasks).map(worker)).await.context("a request failed")?;
+        let (wall, server_cpu) = (began.elapsed(), servers.cpu_seconds() - cpu);
+        let mut latencies: Vec<Duration> = workers.into_iter().flatten().collect();
+        latencies.sort_unstable();
+        Ok(Measured { operations: latencies.len(), wall, server_cpu, latencies })
+    }
+}
+
+async fn read_all(client: &kube::Client, path: &str) -> Result<(), kube::Error> {
+    let request = Request::get(path).body(Body::empty()).map_err(kube::Error::HttpError)?;
+    let mut body = client.send(request).await?.into_body().into_data_stream();
+    while let Some(part) = body.next().await {
+        part?;
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+async fn count_events(client: &kube::Client, path: &str, wanted: usize) -> anyhow::Result<usize> {
+    let request = Request::get(path).body(Body::empty())?;
+    let mut body = client.send(request).await?.into_body().into_data_stream();
+    let (mut seen, mut rest) = (0, Vec::new());
+    while seen < wanted {
+        let part = body.next().await.context("the watch ended early")??;
+        rest.extend_from_slice(&part);
+        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let event: Event = serde_json::from_slice(&line).context("read an event")?;
+            anyhow::ensure!(event.kind != "ERROR", "the watch failed: {}", String::from_utf8_lossy(&line));
+            seen += usize::from(event.kind == "MODIFIED");
+        }
+    }
+    Ok(seen)
+}
+
+/// A pod of about 2 KB for a scheduler that does not exist.
+fn pod(index: usize) -> Value {
+    let env: Vec<Value> =
+        (0..16).map(|i| json!({"name": format!("VARIABLE_{i:02}"), "value": "x".repeat(48)})).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("pod-{index:06}"), "labels": {"app": "bench", "shard": (index % 100).to_string()}},
+        "spec": {
+            "schedulerName": "none",
+            "containers": [{
+                "name": "main", "image": "registry.example/bench:1", "env": env,
+                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+            }],
+        },
+    })
+}

@@ -1,0 +1,66 @@
+//! CPU time and memory of processes by name.
+
+use std::fs;
+
+/// The processes that are measured together.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    pids: Vec<u32>,
+}
+
+impl Servers {
+    /// All processes whose executable has one of these names.
+    pub fn named(names: &[String]) -> anyhow::Result<Self> {
+        let mut pids = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+            let program = line.split(|b| *b == 0).next().unwrap_or_default();
+            let program = String::from_utf8_lossy(program);
+            let base = program.rsplit('/').next().unwrap_or_default();
+            if names.iter().any(|name| name == base) {
+                pids.push(pid);
+            }
+        }
+        anyhow::ensure!(!pids.is_empty(), "no process is named {}; is the cluster up?", names.join(" or "));
+        Ok(Self { pids })
+    }
+
+    pub fn count(&self) -> usize {
+        self.pids.len()
+    }
+
+    /// User and system time so far, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        // USER_HZ is 100 on every Linux that Rust runs on.
+        self.pids.iter().filter_map(|pid| ticks(*pid)).sum::<u64>() as f64 / 100.0
+    }
+
+    /// Resident memory, in megabytes.
+    pub fn resident_mb(&self) -> f64 {
+        self.pids.iter().filter_map(|pid| resident_kb(*pid)).sum::<u64>() as f64 / 1000.0
+    }
+
+    /// Bytes written to storage so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.pids.iter().filter_map(|pid| field(&format!("/proc/{pid}/io"), "write_bytes:")).sum()
+    }
+}
+
+fn ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+fn resident_kb(pid: u32) -> Option<u64> {
+    field(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+fn field(file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
