@@ -69,7 +69,9 @@ pub fn pod(set: &StatefulSet, ordinal: i32, revision: &Revision) -> Value {
     pod["metadata"]["labels"][POD_INDEX] = ordinal.to_string().into();
     pod["metadata"]["labels"][REVISION_LABEL] = revision.name.clone().into();
     pod["spec"]["hostname"] = name.into();
-    pod["spec"]["subdomain"] = set.spec.service_name.clone().into();
+    if !set.spec.service_name.is_empty() {
+        pod["spec"]["subdomain"] = set.spec.service_name.clone().into();
+    }
     let names = claim_names(set, ordinal);
     if !names.is_empty() {
         let mut volumes: Vec<Value> =
