@@ -28,6 +28,12 @@ pub async fn serve(
         return Err(StatusError::method_not_supported(&resource.group_resource(), &verb));
     }
     check_scope(call, resource)?;
+    // A collection is not replaced, and an object is created under its collection.
+    if matches!(verb.as_str(), "update" | "patch") == call.info.name.is_empty()
+        && matches!(verb.as_str(), "update" | "patch" | "create")
+    {
+        return Err(StatusError::method_not_supported(&resource.group_resource(), &verb));
+    }
     match verb.as_str() {
         "get" => get::serve(app, call, resource).await,
         "list" => list::serve(app, call, resource).await,

@@ -121,7 +121,12 @@ impl Writer<'_> {
     }
 
     /// Stores a new object, given in the stored version and pruned.
-    pub async fn create(&self, mut object: Value, warnings: &mut Vec<String>) -> Result<Stored, StatusError> {
+    pub async fn create(&self, object: Value, warnings: &mut Vec<String>) -> Result<Stored, StatusError> {
+        self.create_change(Change { object, tracked: false }, warnings).await
+    }
+
+    async fn create_change(&self, change: Change, warnings: &mut Vec<String>) -> Result<Stored, StatusError> {
+        let Change { mut object, tracked } = change;
         let resource = self.resource;
         let strategy = &resource.strategy;
         strategy.default(&mut object);
@@ -135,7 +140,9 @@ impl Writer<'_> {
         // After admission, whose changes (default requests, say) count for what is derived here.
         strategy.prepare_create(&self.ctx(&name), &mut object);
         strategy.default(&mut object);
-        codec::track(self, None, &mut object);
+        if !tracked {
+            codec::track(self, None, &mut object);
+        }
         let mut errors = meta::validate(resource, &object);
         errors.extend(strategy.validate(&object));
         self.refuse(&name, errors)?;
@@ -239,8 +246,7 @@ impl Writer<'_> {
                 if !creates {
                     return Err(self.not_found(name));
                 }
-                let object = change(None)?.object;
-                let stored = self.create(object, warnings).await?;
+                let stored = self.create_change(change(None)?, warnings).await?;
                 return Ok(Updated { stored, created: true, deleted: false });
             };
             let mut said = Vec::new();

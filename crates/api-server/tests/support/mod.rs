@@ -1,5 +1,6 @@
 //! One server per test, on a port of its own with a store in a temporary folder.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use keelson_api_server::run::{Running, product_security, start};
 use keelson_daemon::Daemon;
 use keelson_daemon::tls::{ClientFiles, client_config};
 use keelson_pki::{Ca, ClusterIdentity, Request as Certificate, Usage, ensure_all};
+use keelson_store::{EmbeddedConfig, Store, StoreConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,6 +26,8 @@ pub const WAIT: Duration = Duration::from_secs(20);
 pub struct Server {
     dir: TempDir,
     daemon: Daemon,
+    /// Outlives the server, which only one process may have open.
+    store: Arc<dyn Store>,
     running: Option<Running>,
 }
 
@@ -42,7 +46,10 @@ impl Server {
             extra_sans: Vec::new(),
         };
         ensure_all(dir.path(), &identity).unwrap();
-        let mut server = Self { dir, daemon: Daemon::new("keelson-api-server"), running: None };
+        let embedded = EmbeddedConfig::new(dir.path().join("store.redb"));
+        let store = keelson_store::open(StoreConfig::Embedded(embedded)).await.unwrap();
+        let daemon = Daemon::new("keelson-api-server");
+        let mut server = Self { dir, daemon, store, running: None };
         server.open().await;
         server
     }
@@ -55,8 +62,8 @@ impl Server {
             ..Config::default()
         };
         self.daemon = Daemon::new("keelson-api-server");
-        let store = keelson_store::open(config.store()).await.unwrap();
-        let running = start(config, self.daemon.clone(), store, product_security()).await.unwrap();
+        let running =
+            start(config, self.daemon.clone(), self.store.clone(), product_security()).await.unwrap();
         self.running = Some(running);
         let admin = self.admin();
         eventually("the server is ready", || async {
