@@ -44,10 +44,11 @@ test-e2e:
 	@$(CARGO) build --locked --bins
 	@hack/e2e.sh $(CURDIR)/target/debug
 
-check: ## formatting, lints, licences
+check: ## formatting, lints, licences, units
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@hack/deny.sh
+	@hack/check-units.sh
 
 bench: build ## the budgets' figures, against KUBECONFIG (default: this machine's cluster)
 	@$(BIN)/keelson-bench --help >/dev/null && $(BIN)/keelson-bench all
