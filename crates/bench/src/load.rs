@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use futures::StreamExt;
 use http::Request;
+use http_body_util::BodyExt;
 use keelson_client::{Options, connect_with, rest};
 use kube::client::Body;
 use serde::Deserialize;
@@ -54,7 +55,7 @@ impl Load {
     pub async fn connect(kubeconfig: &Path, tasks: usize) -> anyhow::Result<Self> {
         let mut clients = Vec::new();
         for _ in 0..tasks.clamp(1, 8) {
-            let options = Options { user_agent: "keelson-bench".into(), ..Options::default() };
+            let options = Options { user_agent: "keelson-bench".into(), http2: true };
             clients.push(connect_with(kubeconfig, &options).await.context("connect")?);
         }
         let namespace = format!("bench-{}", std::process::id());
