@@ -8,7 +8,7 @@ use crate::pods::manager::{Feed, Manager, Wanted};
 use crate::pods::spec;
 use crate::{gc, logs, node, server, volumes};
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use keelson_client::{Change, EventRecorder, Informer, Whole};
 use keelson_cri::{Client, Runtime};
 use keelson_daemon::Daemon;
@@ -34,7 +34,7 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
     let recorder = EventRecorder::new(client.clone(), "kubelet", node_name.clone());
 
     let wakers = Arc::default();
-    let services = Informer::<Whole<Service>>::new(&client).start();
+    let services = Informer::<api::Service>::new(&client).start();
     let pods = Informer::<Whole<Pod>>::new(&client).fields(format!("spec.nodeName={node_name}")).start();
     let api = api::Server::new(client.clone(), recorder, services.clone(), Manager::waker(&wakers));
     let ctx = Arc::new(Context {

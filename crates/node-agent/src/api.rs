@@ -2,13 +2,12 @@
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec, TokenRequestStatus};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service as CoreService,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_client::rest::{self, patch};
-use keelson_client::{EventRecorder, EventType, Informer, Key, ObjectRef, Projected, Whole};
+use keelson_client::{EventRecorder, EventType, Informer, Key, Meta, ObjectRef, Projected, Whole};
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -43,6 +42,32 @@ impl Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 type Answer<'a, T> = BoxFuture<'a, Result<T>>;
 
+/// What a Service shows to pods in their environment.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    pub metadata: Meta,
+    pub spec: ServiceSpec,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ServiceSpec {
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: String,
+    pub ports: Vec<ServicePort>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ServicePort {
+    pub name: String,
+    pub port: i32,
+    pub protocol: String,
+}
+
+keelson_client::projection!(Service, "", "v1", "services", "Service", namespaced);
+
 /// Everything that a pod's worker needs of the API. Reads come from memory where they can.
 pub trait Api: Send + Sync + 'static {
     /// `None` where there is no such object. From then on the pod is woken when it changes.
@@ -50,7 +75,7 @@ pub trait Api: Send + Sync + 'static {
     fn secret<'a>(&'a self, pod: &'a Pod, name: &'a str) -> Answer<'a, Option<Arc<Whole<Secret>>>>;
     /// The pod is gone: what it referred to need not be watched for it.
     fn release(&self, uid: &str);
-    fn services(&self) -> Vec<Arc<Whole<CoreService>>>;
+    fn services(&self) -> Vec<Arc<Service>>;
     fn token<'a>(
         &'a self,
         namespace: &'a str,
@@ -74,7 +99,7 @@ pub type Waker = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Server {
     client: kube::Client,
     recorder: EventRecorder,
-    services: Arc<Informer<Whole<CoreService>>>,
+    services: Arc<Informer<Service>>,
     config_maps: Watched<Whole<ConfigMap>>,
     secrets: Watched<Whole<Secret>>,
 }
@@ -83,7 +108,7 @@ impl Server {
     pub fn new(
         client: kube::Client,
         recorder: EventRecorder,
-        services: Arc<Informer<Whole<CoreService>>>,
+        services: Arc<Informer<Service>>,
         waker: Waker,
     ) -> Self {
         Self {
@@ -115,7 +140,7 @@ impl Api for Server {
         self.secrets.release(uid);
     }
 
-    fn services(&self) -> Vec<Arc<Whole<CoreService>>> {
+    fn services(&self) -> Vec<Arc<Service>> {
         self.services.list()
     }
 

@@ -1,10 +1,10 @@
 //! The API server in memory, for tests of what pods do.
 
-use crate::api::{Api, Error};
+use crate::api::{Api, Error, Service};
 use crate::pods::manager::Feed;
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenRequestSpec, TokenRequestStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use keelson_client::{EventType, ObjectRef, Whole};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -42,7 +42,7 @@ impl Api for FakeApi {
 
     fn release(&self, _: &str) {}
 
-    fn services(&self) -> Vec<Arc<Whole<Service>>> {
+    fn services(&self) -> Vec<Arc<Service>> {
         Vec::new()
     }
 

@@ -2,8 +2,9 @@
 
 use super::resources;
 use super::spec;
+use crate::api::Service;
 use crate::context::{Allocatable, Context};
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, ResourceFieldSelector, Service};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, ResourceFieldSelector};
 use keelson_api_types::quantity::Quantity;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -160,7 +161,7 @@ pub async fn environment(
 ) -> Result<Vec<(String, String)>> {
     let links = spec::spec(facts.pod).enable_service_links != Some(false);
     let services: Vec<_> = ctx.api.services();
-    let services = service_variables(services.iter().map(|s| &s.object), spec::namespace(facts.pod), links);
+    let services = service_variables(services.iter().map(AsRef::as_ref), spec::namespace(facts.pod), links);
     let mut set: Vec<(String, String)> = Vec::new();
     let put = |set: &mut Vec<(String, String)>, name: String, value: String| match set
         .iter_mut()
@@ -294,30 +295,28 @@ fn service_variables<'a>(
 ) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for service in services {
-        let own = service.metadata.namespace.as_deref() == Some(namespace);
-        let name = service.metadata.name.as_deref().unwrap_or_default();
-        let master = name == "kubernetes" && service.metadata.namespace.as_deref() == Some("default");
-        if !(master || own && links) {
+        let Service { metadata, spec } = service;
+        let own = metadata.namespace.as_deref() == Some(namespace);
+        let name = metadata.name.as_str();
+        let master = name == "kubernetes" && metadata.namespace.as_deref() == Some("default");
+        let ip = spec.cluster_ip.as_str();
+        if !(master || own && links) || ip.is_empty() || ip == "None" {
             continue;
         }
-        let Some(spec) = &service.spec else { continue };
-        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
-            continue;
-        };
-        let ports = spec.ports.as_deref().unwrap_or_default();
+        let ports = &spec.ports;
         let Some(first) = ports.first() else { continue };
         let prefix = variable_name(name);
         let mut put = |suffix: String, value: String| variables.insert(format!("{prefix}_{suffix}"), value);
         put("SERVICE_HOST".into(), ip.to_owned());
         put("SERVICE_PORT".into(), first.port.to_string());
         for port in ports {
-            if let Some(name) = port.name.as_deref().filter(|n| !n.is_empty()) {
-                put(format!("SERVICE_PORT_{}", variable_name(name)), port.port.to_string());
+            if !port.name.is_empty() {
+                put(format!("SERVICE_PORT_{}", variable_name(&port.name)), port.port.to_string());
             }
         }
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
         for (index, port) in ports.iter().enumerate() {
-            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let protocol = if port.protocol.is_empty() { "TCP" } else { port.protocol.as_str() };
             let lower = protocol.to_lowercase();
             let url = format!("{lower}://{host}:{}", port.port);
             if index == 0 {

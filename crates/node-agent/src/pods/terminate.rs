@@ -136,11 +136,27 @@ impl Worker {
         let logs = self.ctx.pod_log_dir(spec::namespace(pod), spec::name(pod), spec::uid(pod));
         remove(&self.ctx, &self.uid, &self.state).await;
         let cgroup = resources::pod_cgroup(&self.ctx.config.cgroup_root, pod);
-        if let Err(e) = self.ctx.cgroups.remove(&cgroup) {
-            tracing::warn!(cgroup, error = volumes::chain(&e), "could not remove a cgroup");
+        if !remove_cgroup(&self.ctx, &cgroup).await {
+            let ctx = self.ctx.clone();
+            tokio::spawn(async move {
+                for seconds in [1, 5, 20, 60] {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    if remove_cgroup(&ctx, &cgroup).await {
+                        return;
+                    }
+                }
+                tracing::warn!(cgroup, "could not remove a cgroup");
+            });
         }
         let _ = std::fs::remove_dir_all(logs);
     }
+}
+
+/// Says whether the cgroup is gone. The kernel may take its time to let go of killed tasks.
+async fn remove_cgroup(ctx: &Context, cgroup: &str) -> bool {
+    let (cgroups, cgroup) = (ctx.cgroups.clone(), cgroup.to_owned());
+    let removal = tokio::task::spawn_blocking(move || cgroups.remove(&cgroup));
+    matches!(removal.await, Ok(Ok(())))
 }
 
 /// Removes what a pod has in the runtime and on disk; what fails is tried again by the next relist.
