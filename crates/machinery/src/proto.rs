@@ -1,17 +1,21 @@
-//! Kubernetes' protobuf encoding into values, driven by the schema's field numbers.
+//! Kubernetes' protobuf encoding into values and back, driven by the schema's field numbers.
 //!
 //! A body is the magic `k8s\0` and a `runtime.Unknown`: apiVersion and kind, then the object's own message.
 //! Its encoder writes zero values of fields that are no pointers; JSON leaves those out, and so do we.
 
+mod encode;
 mod wire;
+
+use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use keelson_api_types::meta;
-use keelson_schema::{Field, Object, Shape, Type};
+use keelson_api_types::{Gvk, meta};
+use keelson_schema::{Field, Layout, Link, List, ListKind, Object, Patch, Shape, Slot, Type};
 use serde_json::{Map, Value, json};
 
 use crate::decode::DecodeError;
+pub use encode::{EncodeError, encode, encode_list, watch_frame};
 use wire::{Payload, Wire};
 
 const MAGIC: &[u8] = b"k8s\0";
@@ -54,6 +58,41 @@ pub fn open(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     Ok(envelope)
 }
 
+/// The type of a kind that has a message.
+fn type_of(gvk: &Gvk) -> Option<&'static Type> {
+    match (&*gvk.group, &*gvk.version, &*gvk.kind) {
+        ("meta.k8s.io", "v1", "PartialObjectMetadata") => Some(&PARTIAL),
+        ("meta.k8s.io", "v1", "PartialObjectMetadataList") => Some(&PARTIAL_LIST),
+        _ => keelson_schema::builtin().for_gvk(gvk),
+    }
+}
+
+static PARTIAL: LazyLock<Type> = LazyLock::new(|| metadata_and("meta.v1.ObjectMeta", None));
+static PARTIAL_LIST: LazyLock<Type> = LazyLock::new(|| {
+    let item = Link::Static(&PARTIAL);
+    let items = Type::new(Shape::List(List { item, kind: ListKind::Atomic }));
+    metadata_and("meta.v1.ListMeta", Some(Link::Owned(items.into())))
+});
+
+fn metadata_and(meta: &str, items: Option<Link>) -> Type {
+    let field = |name: &'static str, ty, proto| Field {
+        name: name.into(),
+        ty,
+        required: false,
+        default: None,
+        atomic: false,
+        emit_zero: true,
+        pointer: false,
+        proto,
+        patch: Patch::default(),
+        go_type: "",
+    };
+    let items = items.map(|ty| field("items", ty, "2"));
+    let metadata = field("metadata", keelson_schema::builtin().link(meta), "1");
+    let fields = items.into_iter().chain([metadata]).collect();
+    Type::new(Shape::Object(Object::with_fields(fields)))
+}
+
 /// Decodes a message as a type; fields that the type does not know are skipped.
 pub fn decode(ty: &Type, message: &[u8]) -> Result<Value, DecodeError> {
     value_of_message(ty, message, 0)
@@ -70,7 +109,7 @@ fn value_of_message(ty: &Type, message: &[u8], depth: usize) -> Result<Value, De
     match &ty.shape {
         Shape::Object(object) => {
             let mut map = Map::new();
-            fields(object, message, "", &mut map, depth)?;
+            fields(object, object.layout(), message, &mut map, depth)?;
             Ok(Value::Object(map))
         }
         // A named list in a map is a message with the items as its first field.
@@ -91,24 +130,23 @@ fn value_of_message(ty: &Type, message: &[u8], depth: usize) -> Result<Value, De
     }
 }
 
-/// Reads the fields of a message into `map`. `prefix` is the way to a message that is embedded in JSON.
+/// Reads the fields of a message into `map`, those of embedded messages too.
 fn fields(
     object: &Object,
+    layout: &Layout,
     message: &[u8],
-    prefix: &str,
     map: &mut Map<String, Value>,
     depth: usize,
 ) -> Result<(), DecodeError> {
+    if depth > MAX_DEPTH {
+        return Err(malformed("too deep"));
+    }
     for item in Wire(message) {
         let (number, payload) = item.map_err(malformed)?;
-        let path = format!("{prefix}{number}");
-        if let Some(field) = object.fields.iter().find(|f| f.proto == path) {
-            add(field, payload, map, depth)?;
-        } else if let Payload::Bytes(embedded) = payload {
-            let path = format!("{path}.");
-            if object.fields.iter().any(|f| f.proto.starts_with(&path)) {
-                fields(object, embedded, &path, map, depth + 1)?;
-            }
+        match layout.get(number) {
+            Some(Slot::Field(at)) => add(&object.fields[*at], payload, map, depth)?,
+            Some(Slot::Embedded(inner)) => fields(object, inner, payload.bytes(), map, depth + 1)?,
+            None => {}
         }
     }
     Ok(())
@@ -122,6 +160,9 @@ fn add(
 ) -> Result<(), DecodeError> {
     let name = &*field.name;
     match &field.ty.shape {
+        Shape::List(_) if is_wrapped(field) => {
+            map.insert(name.to_owned(), value_of_message(&field.ty, payload.bytes(), depth + 1)?);
+        }
         Shape::List(list) => {
             let slot = map.entry(name).or_insert_with(|| json!([]));
             let Value::Array(items) = slot else { return Ok(()) };
@@ -161,29 +202,50 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-/// One value of a field; the JSON schema types of CRDs are unions that only Go's name tells apart.
-fn one(field: &Field, ty: &Type, payload: Payload<'_>, depth: usize) -> Result<Value, DecodeError> {
-    let kind = field.go_type.rsplit('.').next().unwrap_or_default();
-    if !kind.starts_with("JSONSchemaPropsOr") {
-        return value(ty, payload, depth + 1);
+/// Whether a list is a message of its own, with the items as its first field.
+fn is_wrapped(field: &Field) -> bool {
+    field.go_type == "v1.Verbs"
+}
+
+/// What a JSON schema holds in some places: a schema, or something simpler. Only Go's name tells which.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Union {
+    Array,
+    Bool,
+    StringArray,
+}
+
+impl Union {
+    fn of(field: &Field) -> Option<Self> {
+        match field.go_type {
+            "v1.JSONSchemaPropsOrArray" => Some(Self::Array),
+            "v1.JSONSchemaPropsOrBool" => Some(Self::Bool),
+            "v1.JSONSchemaDependencies" => Some(Self::StringArray),
+            _ => None,
+        }
     }
-    let props = keelson_schema::builtin()
-        .by_name("apiextensions.v1.JSONSchemaProps")
-        .ok_or_else(|| malformed("no schema of JSON schemas"))?;
+}
+
+fn schema_type() -> Option<&'static Type> {
+    keelson_schema::builtin().by_name("apiextensions.v1.JSONSchemaProps")
+}
+
+/// One value of a field.
+fn one(field: &Field, ty: &Type, payload: Payload<'_>, depth: usize) -> Result<Value, DecodeError> {
+    let Some(union) = Union::of(field) else { return value(ty, payload, depth + 1) };
+    let props = schema_type().ok_or_else(|| malformed("no schema of JSON schemas"))?;
     let mut list = Vec::new();
     let mut allows = Value::Bool(false);
     for item in Wire(payload.bytes()) {
-        match (kind, item.map_err(malformed)?) {
-            ("JSONSchemaPropsOrBool", (1, allowed)) => allows = json!(allowed.number() != 0),
-            ("JSONSchemaPropsOrBool", (2, schema)) | (_, (1, schema)) => {
-                return value(props, schema, depth + 1);
-            }
-            ("JSONSchemaPropsOrStringArray", (2, text)) => list.push(json!(string(text.bytes())?)),
+        match (union, item.map_err(malformed)?) {
+            (Union::Bool, (1, allowed)) => allows = json!(allowed.number() != 0),
+            (Union::Bool, (2, schema)) | (_, (1, schema)) => return value(props, schema, depth + 1),
+            (Union::StringArray, (2, text)) => list.push(json!(string(text.bytes())?)),
             (_, (2, schema)) => list.push(value(props, schema, depth + 1)?),
             _ => {}
         }
     }
-    Ok(if kind == "JSONSchemaPropsOrBool" { allows } else { Value::Array(list) })
+    Ok(if union == Union::Bool { allows } else { Value::Array(list) })
 }
 
 fn value(ty: &Type, payload: Payload<'_>, depth: usize) -> Result<Value, DecodeError> {
@@ -192,11 +254,17 @@ fn value(ty: &Type, payload: Payload<'_>, depth: usize) -> Result<Value, DecodeE
         Shape::Int32 => json!(payload.number() as i32),
         Shape::Int64 => json!(payload.number() as i64),
         Shape::Bool => json!(payload.number() != 0),
-        Shape::Float => json!(f64::from_bits(payload.number())),
+        Shape::Float => float(f64::from_bits(payload.number())),
         Shape::Bytes => json!(STANDARD.encode(payload.bytes())),
         Shape::Map(_) => json!({}),
         _ => value_of_message(ty, payload.bytes(), depth)?,
     })
+}
+
+/// A number as JSON has it: whole ones without a fraction.
+fn float(number: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() < EXACT { json!(number as i64) } else { json!(number) }
 }
 
 /// Key and value of a map's entry.
@@ -274,10 +342,8 @@ fn raw_json(bytes: &[u8]) -> Result<Value, DecodeError> {
     }
     if bytes.starts_with(MAGIC) {
         let envelope = open(bytes)?;
-        let gvk = keelson_api_types::Gvk::from_api_version(&envelope.api_version, &envelope.kind);
-        let ty = keelson_schema::builtin()
-            .for_gvk(&gvk)
-            .ok_or_else(|| malformed(format!("no schema for {gvk}")))?;
+        let gvk = Gvk::from_api_version(&envelope.api_version, &envelope.kind);
+        let ty = type_of(&gvk).ok_or_else(|| malformed(format!("no schema for {gvk}")))?;
         let mut object = decode(ty, envelope.raw)?;
         object["apiVersion"] = envelope.api_version.into();
         object["kind"] = envelope.kind.into();
@@ -318,5 +384,44 @@ mod tests {
         let spec = [&[0x0a, volume.len() as u8][..], &volume, &[0x1a, 0x00]].concat();
         let pod = [&[0x12, spec.len() as u8][..], &spec].concat();
         assert_eq!(decode(ty, &pod).unwrap(), json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}));
+    }
+
+    #[test]
+    fn zero_values_are_written_where_upstream_writes_them() {
+        let lease =
+            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
+        let body = encode(&lease).unwrap();
+        let envelope = open(&body).unwrap();
+        assert_eq!(envelope.kind, "Lease");
+        // metadata: name, generateName, namespace, selfLink, uid, resourceVersion, generation, creationTimestamp
+        let metadata = b"\x0a\x01l\x12\x00\x1a\x00\x22\x00\x2a\x00\x32\x00\x38\x00\x42\x00";
+        let expected = [&[0x0a, metadata.len() as u8][..], metadata, &[0x12, 0x00]].concat();
+        assert_eq!(envelope.raw, expected);
+        assert!(body.ends_with(&[0x1a, 0x00, 0x22, 0x00]));
+    }
+
+    #[test]
+    fn a_watch_event_carries_its_length_and_an_enveloped_object() {
+        let partial = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+            "metadata": {"name": "a", "annotations": {"k": "v".repeat(300)}}});
+        let frame = watch_frame("ADDED", &partial).unwrap();
+        let (length, event) = frame.split_first_chunk::<4>().unwrap();
+        assert_eq!(u32::from_be_bytes(*length) as usize, event.len());
+        assert_eq!(first(event, 1).unwrap().bytes(), b"ADDED");
+        let raw = first(first(event, 2).unwrap().bytes(), 1).unwrap().bytes();
+        assert_eq!(raw_json(raw).unwrap(), partial);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_written() {
+        let check = |object: Value, message: &str| {
+            assert_eq!(encode(&object).map_err(|e| e.to_string()), Err(message.to_owned()));
+        };
+        check(json!({"kind": "Pod"}), "an object without apiVersion and kind has no message");
+        check(json!({"apiVersion": "a.b/v1", "kind": "C"}), "no message is known for a.b/v1, Kind=C");
+        check(
+            json!({"apiVersion": "v1", "kind": "Secret", "type": 3}),
+            "3 does not fit the type of its message field",
+        );
     }
 }

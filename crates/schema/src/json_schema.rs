@@ -112,6 +112,7 @@ fn object_shape(schema: &Value, path: &str) -> Result<Shape, SchemaError> {
         atomic,
         preserve_unknown: flag(schema, "x-kubernetes-preserve-unknown-fields"),
         embedded_resource: flag(schema, "x-kubernetes-embedded-resource"),
+        ..Object::default()
     };
     if object.embedded_resource {
         add_object_fields(&mut object);

@@ -9,7 +9,7 @@ mod model;
 mod registry;
 
 pub use json_schema::{SchemaError, from_json_schema, from_json_schema_fragment};
-pub use model::{Field, Link, List, ListKind, Map, Object, Patch, Rules, Shape, Type};
+pub use model::{Field, Layout, Link, List, ListKind, Map, Object, Patch, Rules, Shape, Slot, Type};
 pub use registry::{Definition, Registry, builtin, full_name};
 
 /// A built-in type: lives as long as the program.

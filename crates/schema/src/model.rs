@@ -3,7 +3,7 @@
 use crate::registry::Definition;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 #[derive(Debug)]
 pub struct Type {
@@ -55,6 +55,20 @@ pub struct Object {
     pub preserve_unknown: bool,
     /// `apiVersion`, `kind` and `metadata` are implied (CRDs).
     pub embedded_resource: bool,
+    /// See [`Object::layout`].
+    pub layout: OnceLock<Layout>,
+}
+
+/// The fields of a message by protobuf number, ascending.
+#[derive(Debug, Default)]
+pub struct Layout(Vec<(u32, Slot)>);
+
+#[derive(Debug)]
+pub enum Slot {
+    /// A field of the object, by its place among the fields.
+    Field(usize),
+    /// A message whose fields are the object's own in JSON.
+    Embedded(Layout),
 }
 
 #[derive(Debug)]
@@ -207,6 +221,22 @@ impl Object {
         self.fields.get(at)
     }
 
+    /// An object with these fields, sorted by name.
+    pub fn with_fields(fields: Vec<Field>) -> Self {
+        Self { fields, ..Self::default() }
+    }
+
+    /// The object's protobuf message; empty where the type has none.
+    pub fn layout(&self) -> &Layout {
+        self.layout.get_or_init(|| {
+            let mut layout = Layout::default();
+            for (at, field) in self.fields.iter().enumerate().filter(|(_, f)| !f.proto.is_empty()) {
+                layout.insert(field.proto, at);
+            }
+            layout
+        })
+    }
+
     /// Go's name without the package: `DeploymentSpec`.
     pub fn go_struct(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or_default()
@@ -219,6 +249,41 @@ impl Object {
         match parts.next() {
             Some(package) => format!("{package}.{name}"),
             None => name.to_owned(),
+        }
+    }
+}
+
+impl Layout {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn get(&self, number: u32) -> Option<&Slot> {
+        let at = self.0.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+        self.0.get(at).map(|(_, slot)| slot)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        self.0.iter().map(|(number, slot)| (*number, slot))
+    }
+
+    fn insert(&mut self, path: &str, field: usize) {
+        let (number, rest) = path.split_once('.').unwrap_or((path, ""));
+        let Ok(number) = number.parse() else { return };
+        let place = self.0.binary_search_by_key(&number, |(n, _)| *n);
+        if rest.is_empty() {
+            match place {
+                Ok(at) => self.0[at].1 = Slot::Field(field),
+                Err(at) => self.0.insert(at, (number, Slot::Field(field))),
+            }
+            return;
+        }
+        let at = place.unwrap_or_else(|at| {
+            self.0.insert(at, (number, Slot::Embedded(Self::default())));
+            at
+        });
+        if let Slot::Embedded(inner) = &mut self.0[at].1 {
+            inner.insert(rest, field);
         }
     }
 }

@@ -96,3 +96,52 @@ fn varint(bytes: &mut &[u8]) -> Result<u64, &'static str> {
     }
     Err("a number is too long")
 }
+
+/// Writes a length-delimited field.
+pub fn bytes(out: &mut Vec<u8>, field: u32, content: &[u8]) {
+    write_varint(out, u64::from(field) << 3 | 2);
+    write_varint(out, content.len() as u64);
+    out.extend_from_slice(content);
+}
+
+/// Writes a varint field.
+pub fn number(out: &mut Vec<u8>, field: u32, value: u64) {
+    write_varint(out, u64::from(field) << 3);
+    write_varint(out, value);
+}
+
+/// Writes a fixed64 field.
+pub fn double(out: &mut Vec<u8>, field: u32, value: f64) {
+    write_varint(out, u64::from(field) << 3 | 1);
+    out.extend_from_slice(&value.to_bits().to_le_bytes());
+}
+
+/// Writes a message field: `body` first, then its length in front of it.
+pub fn nested<E>(
+    out: &mut Vec<u8>,
+    field: u32,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    write_varint(out, u64::from(field) << 3 | 2);
+    // Most messages are short enough for one byte of length.
+    let at = out.len();
+    out.push(0);
+    body(out)?;
+    let length = out.len() - at - 1;
+    if length < 0x80 {
+        out[at] = length as u8;
+    } else {
+        let mut prefix = Vec::with_capacity(5);
+        write_varint(&mut prefix, length as u64);
+        out.splice(at..=at, prefix);
+    }
+    Ok(())
+}
+
+fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
