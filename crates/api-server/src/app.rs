@@ -70,13 +70,13 @@ pub struct Call {
 
 impl Call {
     pub fn accepted(&self) -> Result<Accepted, StatusError> {
-        accepted(&self.headers, self.query.flag("pretty"))
+        accepted(&self.headers, self.query.flag("pretty"), false)
     }
 
     pub fn presenter(&self, resource: &Arc<Resource>) -> Result<Presenter, StatusError> {
         Ok(Presenter {
             resource: resource.clone(),
-            accepted: self.accepted()?,
+            accepted: accepted(&self.headers, self.query.flag("pretty"), resource.custom.is_some())?,
             include_object: IncludeObject::parse(self.query.get("includeObject")),
         })
     }

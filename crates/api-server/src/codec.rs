@@ -49,6 +49,10 @@ pub async fn read_body(mut body: Incoming) -> Result<Bytes, StatusError> {
 /// Decodes by content type; the second part are duplicate keys.
 fn decode_any(content_type: &str, body: &[u8], ty: &Type) -> Result<(Value, Vec<String>), StatusError> {
     let decoded = match content_type {
+        // Custom resources have no messages.
+        PROTOBUF if ty.as_object().is_some_and(|o| o.layout().is_empty()) => {
+            return Err(StatusError::unsupported_media_type(&ACCEPTED[..2]));
+        }
         PROTOBUF => decode_proto(body, ty),
         "application/json" | "" | "*/*" => decode::json_strict(body),
         "application/yaml" | "application/x-yaml" => decode::yaml(body),

@@ -19,6 +19,8 @@ pub enum Form {
 pub enum Encoding {
     Json,
     Yaml,
+    /// Kubernetes' own messages; what has none is sent as JSON.
+    Protobuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +35,12 @@ impl Accepted {
     pub const JSON: Self = Self { form: Form::Whole, encoding: Encoding::Json, pretty: false };
 }
 
-const SUPPORTED: [&str; 2] = ["application/json", "application/yaml"];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const SUPPORTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 
-/// Takes the first form that this server can give, in the client's order of preference.
-pub fn accepted(headers: &HeaderMap, pretty: Option<bool>) -> Result<Accepted, StatusError> {
+/// Takes the first form that this server can give, in the client's order of preference. Custom resources
+/// have no messages.
+pub fn accepted(headers: &HeaderMap, pretty: Option<bool>, custom: bool) -> Result<Accepted, StatusError> {
     let text = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
     let pretty = pretty.unwrap_or_else(|| is_human(headers));
     // The common ones, without parsing.
@@ -49,6 +53,7 @@ pub fn accepted(headers: &HeaderMap, pretty: Option<bool>) -> Result<Accepted, S
         let encoding = match clause.media {
             "application/json" | "*/*" | "application/*" => Encoding::Json,
             "application/yaml" | "application/x-yaml" => Encoding::Yaml,
+            PROTOBUF => Encoding::Protobuf,
             _ => return None,
         };
         let form = match (clause.target, clause.group, clause.version) {
@@ -57,9 +62,14 @@ pub fn accepted(headers: &HeaderMap, pretty: Option<bool>) -> Result<Accepted, S
             ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Form::Metadata,
             _ => return None,
         };
+        let has_message = form == Form::Metadata || form == Form::Whole && !custom;
+        if encoding == Encoding::Protobuf && !has_message {
+            return None;
+        }
         Some(Accepted { form, encoding, pretty })
     });
-    found.ok_or_else(|| StatusError::not_acceptable(&SUPPORTED))
+    let supported = if custom { &SUPPORTED[..2] } else { &SUPPORTED };
+    found.ok_or_else(|| StatusError::not_acceptable(supported))
 }
 
 /// Clients that people read the output of.
@@ -111,7 +121,7 @@ mod tests {
         let check = |accept: &'static str, expected| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            assert_eq!(accepted(&headers, None).ok().map(|a| a.form), expected, "{accept}");
+            assert_eq!(accepted(&headers, None, false).ok().map(|a| a.form), expected, "{accept}");
         };
         check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(Form::Table));
         check("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json", Some(Form::Whole));
@@ -119,7 +129,27 @@ mod tests {
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
             Some(Form::Metadata),
         );
-        check("application/vnd.kubernetes.protobuf", None);
+        check("application/vnd.kubernetes.protobuf", Some(Form::Whole));
+        check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None);
         check("text/html, */*;q=0.2", Some(Form::Whole));
+    }
+
+    #[test]
+    fn custom_resources_have_no_messages() {
+        let check = |accept: &'static str, custom, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            let encoding = accepted(&headers, None, custom).ok().map(|a| a.encoding);
+            assert_eq!(encoding, expected, "{accept}");
+        };
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        check(both, false, Some(Encoding::Protobuf));
+        check(both, true, Some(Encoding::Json));
+        check("application/vnd.kubernetes.protobuf", true, None);
+        check(
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            true,
+            Some(Encoding::Protobuf),
+        );
     }
 }

@@ -7,13 +7,14 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use keelson_api_types::StatusError;
+use keelson_machinery::proto;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::body::{Body, Response};
-use crate::cache::Entry;
-use crate::negotiate::{Accepted, Encoding, Form};
+use crate::cache::{Entry, encode_frame};
+use crate::negotiate::{Accepted, Encoding, Form, accepted};
 use crate::printer;
 use crate::registry::Resource;
 
@@ -74,7 +75,9 @@ impl ListMeta {
 impl Presenter {
     /// Whether stored bytes go out untouched.
     pub fn is_raw(&self) -> bool {
-        self.accepted.form == Form::Whole && self.resource.conversion.is_identity()
+        self.accepted.form == Form::Whole
+            && self.accepted.encoding != Encoding::Protobuf
+            && self.resource.conversion.is_identity()
     }
 
     /// One object, without the encodings of the edge (pretty, YAML).
@@ -85,6 +88,17 @@ impl Presenter {
     /// One object of a watch: of a table's, only the first carries the columns.
     pub fn watched(&self, stored: &Bytes, first: bool) -> Bytes {
         self.render(stored, first)
+    }
+
+    /// An event of a watch: a line, or a message with its length.
+    pub fn frame(&self, kind: &str, object: &[u8]) -> Bytes {
+        let framed = match self.accepted.encoding {
+            Encoding::Protobuf => {
+                serde_json::from_slice(object).ok().and_then(|v| proto::watch_frame(kind, &v).ok())
+            }
+            _ => None,
+        };
+        framed.map_or_else(|| encode_frame(kind, object), Bytes::from)
     }
 
     fn render(&self, stored: &Bytes, columns: bool) -> Bytes {
@@ -185,8 +199,21 @@ impl Presenter {
         })
     }
 
+    /// A list as a message, whose length comes before its items.
+    fn list_message(&self, meta: &ListMeta, entries: &[Arc<Entry>]) -> Option<Vec<u8>> {
+        let head = serde_json::from_str(&format!("{}]}}", self.list_head(meta))).ok()?;
+        let items = entries.iter().map(|entry| reparsed(&self.object(&entry.bytes)));
+        proto::encode_list(&head, items).ok()
+    }
+
     /// The response to a list.
     pub fn list(&self, headers: &HeaderMap, meta: &ListMeta, entries: Vec<Arc<Entry>>) -> Response {
+        if self.accepted.encoding == Encoding::Protobuf
+            && let Some(bytes) = self.list_message(meta, &entries)
+        {
+            let size = bytes.len();
+            return finish(headers, StatusCode::OK, self.accepted, bytes.into(), size);
+        }
         let size: usize = entries.iter().map(|e| e.bytes.len() + 1).sum();
         let mut chunks = self.list_chunks(meta, entries);
         let plain = !self.accepted.pretty && self.accepted.encoding == Encoding::Json;
@@ -223,8 +250,12 @@ pub fn value(headers: &HeaderMap, status: StatusCode, accepted: Accepted, value:
     whole_response(headers, status, accepted, encode(value))
 }
 
-fn whole_response(headers: &HeaderMap, status: StatusCode, accepted: Accepted, json: Bytes) -> Response {
+fn whole_response(headers: &HeaderMap, status: StatusCode, mut accepted: Accepted, json: Bytes) -> Response {
     let bytes = match accepted.encoding {
+        Encoding::Protobuf => message_of(&json).unwrap_or_else(|| {
+            accepted.encoding = Encoding::Json;
+            json
+        }),
         Encoding::Json if !accepted.pretty => json,
         Encoding::Json => {
             reparsed(&json).and_then(|v| serde_json::to_vec_pretty(&v).ok()).map_or(json, Bytes::from)
@@ -233,6 +264,11 @@ fn whole_response(headers: &HeaderMap, status: StatusCode, accepted: Accepted, j
     };
     let size = bytes.len();
     finish(headers, status, accepted, bytes.into(), size)
+}
+
+/// The message of an object in JSON, if its kind has one.
+fn message_of(json: &[u8]) -> Option<Bytes> {
+    proto::encode(&serde_json::from_slice(json).ok()?).ok().map(Bytes::from)
 }
 
 fn reparsed(json: &Bytes) -> Option<Value> {
@@ -247,6 +283,7 @@ fn finish(headers: &HeaderMap, status: StatusCode, accepted: Accepted, body: Bod
     let kind = match accepted.encoding {
         Encoding::Json => "application/json",
         Encoding::Yaml => "application/yaml",
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf",
     };
     out.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if gzip {
@@ -283,6 +320,20 @@ pub fn error(error: &StatusError) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     if let Some(seconds) = error.status().details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         headers.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// An error in the encoding that the client asked for.
+pub fn error_as(headers: &HeaderMap, status: &StatusError) -> Response {
+    let mut response = error(status);
+    let accepted = accepted(headers, None, false).map(|a| a.encoding);
+    if accepted.is_ok_and(|encoding| encoding == Encoding::Protobuf)
+        && let Some(message) = message_of(status.to_json().as_ref())
+    {
+        *response.body_mut() = message.into();
+        let kind = HeaderValue::from_static("application/vnd.kubernetes.protobuf");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
     }
     response
 }

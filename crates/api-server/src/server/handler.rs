@@ -75,7 +75,8 @@ async fn route(
         upgrade,
         warnings: Vec::new(),
     };
-    let mut answer = dispatch(app, &mut call).await.unwrap_or_else(|error| response::error(&error));
+    let answer = dispatch(app, &mut call).await;
+    let mut answer = answer.unwrap_or_else(|error| response::error_as(&call.headers, &error));
     response::add_warnings(&mut answer, &call.warnings);
     Ok(answer)
 }

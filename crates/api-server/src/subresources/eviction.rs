@@ -48,7 +48,12 @@ pub async fn serve(
     let mut status = Status::success();
     status.code = 201;
     let status = serde_json::to_value(status).map_err(StatusError::internal)?;
-    Ok(response::value(&call.headers, StatusCode::CREATED, Accepted::JSON, &status))
+    Ok(response::value(
+        &call.headers,
+        StatusCode::CREATED,
+        call.accepted().unwrap_or(Accepted::JSON),
+        &status,
+    ))
 }
 
 struct Evictor<'a> {

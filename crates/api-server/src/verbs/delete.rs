@@ -17,7 +17,6 @@ use crate::body::Response;
 use crate::cache::replace_revision;
 use crate::codec;
 use crate::meta::{self, FOREGROUND, ORPHAN};
-use crate::negotiate::Accepted;
 use crate::options::{DeleteOptions, ListOptions, Propagation, WriteOptions};
 use crate::registry::Resource;
 use crate::response;
@@ -57,7 +56,7 @@ pub async fn serve(
     let outcome = outcome?;
     if outcome.gone && !RETURN_DELETED.contains(&&*resource.storage) {
         let status = deleted_status(resource, &name, &outcome.stored)?;
-        return Ok(response::value(&call.headers, StatusCode::OK, Accepted::JSON, &status));
+        return Ok(response::value(&call.headers, StatusCode::OK, presenter.accepted, &status));
     }
     Ok(presenter.respond(&call.headers, StatusCode::OK, &outcome.stored.bytes))
 }

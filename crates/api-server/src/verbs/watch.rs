@@ -15,8 +15,8 @@ use tokio::time::{Instant, Interval};
 use super::list;
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
-use crate::cache::{CacheEvent, Caches, Entry, Selection, encode_frame};
-use crate::negotiate::Form;
+use crate::cache::{CacheEvent, Caches, Entry, Selection};
+use crate::negotiate::{Encoding, Form};
 use crate::options::ListOptions;
 use crate::registry::Resource;
 use crate::response::Presenter;
@@ -40,6 +40,10 @@ pub async fn serve(
     if start.fresh {
         app.caches.fresh().await?;
     }
+    let kind = match presenter.accepted.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
     let watcher = Watcher {
         changed: resource.cache.changed(),
         caches: app.caches.clone(),
@@ -67,7 +71,7 @@ pub async fn serve(
     let mut response = Response::new(Body::Stream(stream.boxed()));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
@@ -161,7 +165,7 @@ impl Watcher {
             let Some(entry) = self.initial.next() else { break };
             let object = self.presenter.watched(&entry.bytes, self.first);
             self.first = false;
-            out.push(encode_frame("ADDED", &object));
+            out.push(self.presenter.frame("ADDED", &object));
         }
         if self.initial.len() == 0
             && let Some(revision) = self.end_mark.take()
@@ -192,7 +196,8 @@ impl Watcher {
                 Err(too_old) => {
                     let message =
                         format!("too old resource version: {} ({})", self.cursor, too_old.oldest + 1);
-                    out.push(encode_frame("ERROR", &StatusError::expired(message).to_json()));
+                    let status = StatusError::expired(message).to_json();
+                    out.push(self.presenter.frame("ERROR", &status));
                     self.done = true;
                     return;
                 }
@@ -207,7 +212,7 @@ impl Watcher {
         }
         let object = self.presenter.watched(&change.object(seen), self.first);
         self.first = false;
-        Some(encode_frame(seen.as_str(), &object))
+        Some(self.presenter.frame(seen.as_str(), &object))
     }
 
     /// Sleeps until something may have changed; returns a bookmark if one is due.
@@ -245,12 +250,12 @@ impl Watcher {
                         &format!("{{\"resourceVersion\":\"{revision}\"}}")
                     )
                 );
-                return encode_frame("BOOKMARK", table.as_bytes());
+                return self.presenter.frame("BOOKMARK", table.as_bytes());
             }
         };
         let object =
             format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata}}}");
-        encode_frame("BOOKMARK", object.as_bytes())
+        self.presenter.frame("BOOKMARK", object.as_bytes())
     }
 }
 
