@@ -28,8 +28,8 @@ const COUNTED: [&str; 6] = [
 ];
 
 fn add(usage: &mut Usage, name: impl Into<String>, amount: &Quantity) {
-    let entry = usage.entry(name.into()).or_insert_with(|| Quantity::ZERO.clone());
-    *entry = if entry.is_zero() { amount.clone() } else { entry.add(amount) };
+    let entry = usage.entry(name.into()).or_insert(Quantity::ZERO);
+    *entry = if entry.is_zero() { *amount } else { entry.add(amount) };
 }
 
 fn one() -> Quantity {
@@ -39,7 +39,7 @@ fn one() -> Quantity {
 /// Adds the larger of two amounts per resource.
 fn largest(into: &mut Usage, other: Usage) {
     for (name, amount) in other {
-        let known = into.entry(name).or_insert_with(|| amount.clone());
+        let known = into.entry(name).or_insert(amount);
         if known.sub(&amount).sign() < 0 {
             *known = amount;
         }

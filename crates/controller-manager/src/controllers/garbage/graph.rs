@@ -133,7 +133,7 @@ impl Graph {
         let node = self.nodes.get(uid)?;
         let deletion = node
             .deleting
-            .then(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+            .then_some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         let meta = Meta {
             name: node.identity.name.clone(),
             namespace: Some(node.identity.namespace.clone()),

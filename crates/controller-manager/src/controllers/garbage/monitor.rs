@@ -27,13 +27,15 @@ const SETTLE: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const WATCH_SECONDS: &str = "540";
 
+type HasSynced = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// The watches that run.
 pub struct Monitors {
     client: kube::Client,
     graph: Arc<Mutex<Graph>>,
     queue: Queue,
     /// Group and plural of what informers cover, and whether each has listed.
-    followed: Mutex<HashMap<(String, String), Box<dyn Fn() -> bool + Send + Sync>>>,
+    followed: Mutex<HashMap<(String, String), HasSynced>>,
     running: Mutex<HashMap<(String, String), Running>>,
     /// The resources have been discovered once.
     started: AtomicBool,

@@ -50,7 +50,7 @@ fn pods_are_made_up_to_parallelism_and_completions() {
 fn an_ended_pod_is_noted_then_freed_then_counted() {
     let mut job = job(json!({"parallelism": 1, "completions": 1}));
     let done = pod("a", "Succeeded", None);
-    let first = plan(&job, &[done.clone()], at(100));
+    let first = plan(&job, std::slice::from_ref(&done), at(100));
     assert_eq!(first.status.uncounted_terminated_pods.as_ref().unwrap().succeeded, ["a"]);
     assert_eq!((first.status.succeeded, first.release.len()), (0, 1));
     assert_eq!(reason(&first.status, "SuccessCriteriaMet").as_deref(), Some("CompletionsReached"));
@@ -67,9 +67,9 @@ fn an_ended_pod_is_noted_then_freed_then_counted() {
 fn failures_pause_and_then_fail_the_job() {
     let mut job = job(json!({"parallelism": 1, "completions": 1, "backoffLimit": 1}));
     let a = pod("a", "Failed", None);
-    let early = plan(&job, &[a.clone()], at(4));
+    let early = plan(&job, std::slice::from_ref(&a), at(4));
     assert_eq!((early.create.len(), early.check_in), (0, Some(6)));
-    assert_eq!(plan(&job, &[a.clone()], at(10)).create.len(), 1);
+    assert_eq!(plan(&job, std::slice::from_ref(&a), at(10)).create.len(), 1);
     job.status = early.status;
     let b = pod("b", "Failed", None);
     let failed = plan(&job, &[freed(&a), b.clone(), pod("c", "Running", None)], at(200));

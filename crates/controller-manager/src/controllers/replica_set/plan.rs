@@ -46,7 +46,7 @@ fn first_to_go(active: &[Arc<Pod>], related: &[Arc<Pod>], count: usize, now: Tim
     }
     let mut ranked: Vec<_> = active.iter().map(|pod| (rank(pod, &crowd, now), pod)).collect();
     if count < ranked.len() {
-        ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+        ranked.sort_by_key(|(rank, _)| *rank);
         ranked.truncate(count);
     }
     ranked.into_iter().map(|(_, pod)| pod.clone()).collect()
