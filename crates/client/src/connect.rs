@@ -57,10 +57,21 @@ pub async fn connect_with(kubeconfig: &Path, options: &Options) -> Result<kube::
         .await
         .map_err(unreadable)?;
     config.root_cert_file = ca;
-    let agent = HeaderValue::from_str(&options.user_agent)
-        .map_err(|_| Error::UserAgent { value: options.user_agent.clone() })?;
-    config.headers.push((USER_AGENT, agent));
+    config.headers.push((USER_AGENT, user_agent(options)?));
     build(config, options.http2).map_err(unusable)
+}
+
+/// A client from a configuration that the caller has put together, for tools that choose contexts and users.
+pub fn connect_config(mut config: kube::Config, options: &Options) -> Result<kube::Client, Error> {
+    keelson_tls::provider();
+    config.headers.push((USER_AGENT, user_agent(options)?));
+    let path = PathBuf::from(config.cluster_url.to_string());
+    build(config, options.http2).map_err(|source| Error::Client { path, source: Box::new(source) })
+}
+
+fn user_agent(options: &Options) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(&options.user_agent)
+        .map_err(|_| Error::UserAgent { value: options.user_agent.clone() })
 }
 
 /// The authority's file of the kubeconfig's current context: `kube` reads it once, so it is named again.

@@ -17,7 +17,7 @@ pub mod rest;
 mod watch;
 
 pub use backoff::Backoff;
-pub use connect::{Error, Options, connect, connect_with};
+pub use connect::{Error, Options, connect, connect_config, connect_with};
 pub use events::{EventRecorder, EventType, ObjectRef, object_ref};
 pub use informer::{Builder, Change, Informer};
 pub use leader::{Leader, LeaderElector, Outcome};

@@ -1,0 +1,19 @@
+//! Standard output that may be a pipe whose reader leaves.
+
+use std::io::Write;
+
+/// Writes to standard output at once; a reader that left ends the program quietly, as `ctl get … | head` should.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if written.is_err() {
+        std::process::exit(141);
+    }
+}
+
+/// `println!` by way of [`print`].
+#[macro_export]
+macro_rules! outln {
+    () => { $crate::io::print("\n") };
+    ($($arg:tt)*) => { $crate::io::print(&format!("{}\n", format_args!($($arg)*))) };
+}
