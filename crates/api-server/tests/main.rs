@@ -5,6 +5,7 @@ mod discovery;
 mod lists;
 mod objects;
 mod patches;
+mod protobuf;
 mod refusals;
 mod security;
 mod security_endpoints;

@@ -1,0 +1,67 @@
+//! Protobuf on the wire: bodies, answers, watches, errors, and what has no messages.
+
+use http::Method;
+use keelson_api_types::Gvk;
+use keelson_machinery::proto;
+use serde_json::{Value, json};
+
+use crate::support::{CONFIG_MAPS, Reply, Server, config_map};
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+fn opened(body: &[u8]) -> Value {
+    let envelope = proto::open(body).unwrap();
+    let gvk = Gvk::from_api_version(&envelope.api_version, &envelope.kind);
+    let ty = keelson_schema::builtin().for_gvk(&gvk).unwrap();
+    let mut object = proto::decode(ty, envelope.raw).unwrap();
+    object["apiVersion"] = envelope.api_version.into();
+    object["kind"] = envelope.kind.into();
+    object
+}
+
+#[track_caller]
+fn message(reply: &Reply, status: u16) -> Value {
+    assert_eq!(reply.status.as_u16(), status, "{}", reply.text());
+    assert_eq!(reply.headers["content-type"], PROTOBUF);
+    opened(&reply.bytes)
+}
+
+#[tokio::test]
+async fn objects_come_and_go_as_messages() {
+    let server = Server::start().await;
+    let client = server.admin().with("accept", "application/vnd.kubernetes.protobuf,application/json");
+    let body = proto::encode(&config_map("a")).unwrap();
+    let created = message(&client.send(Method::POST, CONFIG_MAPS, PROTOBUF, body.clone()).await, 201);
+    assert_eq!(created["data"], json!({"a": "1"}));
+    let path = format!("{CONFIG_MAPS}/a");
+    let read = message(&client.get(&path).await, 200);
+    assert_eq!(read, created);
+    assert_eq!(read, server.admin().get(&path).await.expect(200));
+    let list = message(&client.get(CONFIG_MAPS).await, 200);
+    assert_eq!(list["items"][0]["metadata"]["name"], "a");
+    let refused = message(&client.send(Method::POST, CONFIG_MAPS, PROTOBUF, body).await, 409);
+    assert_eq!(refused["reason"], "AlreadyExists");
+
+    let watched = client.get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
+    assert_eq!(watched.headers["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+    assert_eq!(watched.bytes, proto::watch_frame("ADDED", &read).unwrap());
+
+    let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "other"}});
+    let other = proto::encode(&options).unwrap();
+    let refused = message(&client.send(Method::DELETE, &path, PROTOBUF, other).await, 409);
+    assert_eq!(refused["reason"], "Conflict");
+    options["preconditions"] = Value::Null;
+    let any = proto::encode(&options).unwrap();
+    let deleted = message(&client.send(Method::DELETE, &path, PROTOBUF, any).await, 200);
+    assert_eq!(deleted["status"], "Success");
+}
+
+#[tokio::test]
+async fn tables_are_never_messages() {
+    let server = Server::start().await;
+    let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+    let admin = server.admin();
+    admin.with("accept", table).get(CONFIG_MAPS).await.refused(406, "NotAcceptable", "application/json");
+    let either = format!("{table},application/json;as=Table;v=v1;g=meta.k8s.io");
+    assert_eq!(admin.with("accept", either).get(CONFIG_MAPS).await.expect(200)["kind"], "Table");
+}
