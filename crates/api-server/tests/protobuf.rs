@@ -5,7 +5,7 @@ use keelson_api_types::Gvk;
 use keelson_machinery::proto;
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG_MAPS, Reply, Server, config_map};
+use crate::support::{CONFIG_MAPS, Reply, Server, config_map, eventually};
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
@@ -64,4 +64,38 @@ async fn tables_are_never_messages() {
     admin.with("accept", table).get(CONFIG_MAPS).await.refused(406, "NotAcceptable", "application/json");
     let either = format!("{table},application/json;as=Table;v=v1;g=meta.k8s.io");
     assert_eq!(admin.with("accept", either).get(CONFIG_MAPS).await.expect(200)["kind"], "Table");
+}
+
+#[tokio::test]
+async fn definitions_come_as_messages_and_their_objects_do_not() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gears.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "gears", "kind": "Gear"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": {"type": "object", "properties": {
+                    "teeth": {"type": "integer", "minimum": 3, "default": 12}}}}}}}]
+        }
+    });
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let body = proto::encode(&definition).unwrap();
+    let created = admin.send(Method::POST, path, PROTOBUF, body).await.expect(201);
+    assert_eq!(created["spec"]["versions"], definition["spec"]["versions"]);
+
+    let gears = "/apis/example.com/v1/namespaces/default/gears";
+    let either = admin.with("accept", "application/vnd.kubernetes.protobuf,application/json");
+    let list = eventually("gears are served", || async {
+        let reply = either.get(gears).await;
+        if reply.status == 200 { Ok(reply) } else { Err(reply.text()) }
+    })
+    .await;
+    assert_eq!(list.expect(200)["kind"], "GearList");
+    let refused = message(&admin.with("accept", PROTOBUF).get(gears).await, 406);
+    assert_eq!(refused["reason"], "NotAcceptable");
+    let body = proto::encode(&config_map("a")).unwrap();
+    let refused = admin.send(Method::POST, gears, PROTOBUF, body).await;
+    refused.refused(415, "UnsupportedMediaType", "application/json");
 }
