@@ -36,7 +36,14 @@ pub struct Call {
 
 impl Call {
     fn new(method: Method, path: impl Into<String>) -> Call {
-        Call { method, path: path.into(), query: Vec::new(), accept: JSON, content_type: JSON, body: Vec::new() }
+        Call {
+            method,
+            path: path.into(),
+            query: Vec::new(),
+            accept: JSON,
+            content_type: JSON,
+            body: Vec::new(),
+        }
     }
 
     pub fn get(path: impl Into<String>) -> Call {
@@ -191,11 +198,13 @@ impl Rest {
         if self.verbosity >= 8 && !call.body.is_empty() {
             eprintln!("Request Body: {}", String::from_utf8_lossy(&call.body));
         }
-        let mut request = Request::builder().method(call.method.clone()).uri(&uri).header("accept", call.accept);
+        let mut request =
+            Request::builder().method(call.method.clone()).uri(&uri).header("accept", call.accept);
         if !call.body.is_empty() {
             request = request.header("content-type", call.content_type);
         }
-        let request = request.body(Body::from(call.body)).with_context(|| format!("make the request {uri}"))?;
+        let request =
+            request.body(Body::from(call.body)).with_context(|| format!("make the request {uri}"))?;
         let response = self.client.send(request).await.map_err(|error| self.unreachable(&error))?;
         if self.verbosity >= 6 {
             let took = started.elapsed().as_millis();
@@ -228,10 +237,12 @@ impl Rest {
         let chain: Vec<&(dyn std::error::Error + 'static)> =
             std::iter::successors(Some(error), |e| e.source()).collect();
         let refused = chain.iter().any(|e| {
-            e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+            e.downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
         });
         if refused {
-            let host = self.server.split_once("://").map_or(self.server.as_str(), |(_, host)| host).to_owned();
+            let host =
+                self.server.split_once("://").map_or(self.server.as_str(), |(_, host)| host).to_owned();
             return Failure::Refused { host }.into();
         }
         let text = chain.last().map(|e| e.to_string()).unwrap_or_default();

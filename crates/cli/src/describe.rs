@@ -62,8 +62,11 @@ impl Page {
     }
 
     fn labels(&mut self, title: &str, labels: Option<&serde_json::Map<String, Value>>) {
-        let pairs: Vec<String> =
-            labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+        let pairs: Vec<String> = labels
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+            .collect();
         self.several(title, &pairs);
     }
 
@@ -177,7 +180,9 @@ pub fn event_age(event: &Value) -> String {
 /// A time as RFC 1123 writes it with a numeric zone.
 fn time(value: &str) -> String {
     match keelson_api_types::meta::parse_time(value) {
-        Some(time) => time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a, %d %b %Y %H:%M:%S %z").to_string(),
+        Some(time) => {
+            time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
+        }
         None => "<unset>".to_owned(),
     }
 }
@@ -203,9 +208,16 @@ fn conditions(page: &mut Page, object: &Value, columns: &[(&str, &str)]) {
     for condition in conditions {
         let cells = columns.iter().map(|(title, field)| {
             let value = shown(condition.get(*field));
-            if title.ends_with("Time") { time(&value) } else if value == "<none>" { String::new() } else { value }
+            if title.ends_with("Time") {
+                time(&value)
+            } else if value == "<none>" {
+                String::new()
+            } else {
+                value
+            }
         });
-        let cells: Vec<String> = std::iter::once(string(condition, "/type").to_owned()).chain(cells).collect();
+        let cells: Vec<String> =
+            std::iter::once(string(condition, "/type").to_owned()).chain(cells).collect();
         page.line(1, &cells.join("\t"));
     }
 }
@@ -267,7 +279,10 @@ Events:        <none>
     fn events_come_last_and_in_order() {
         let event = |reason: &str, time: &str| json!({"type": "Normal", "reason": reason, "message": "m", "source": {"component": "c"}, "lastTimestamp": time});
         let related = Related {
-            events: Some(vec![event("Second", "2026-01-02T00:00:01Z"), event("First", "2026-01-02T00:00:00Z")]),
+            events: Some(vec![
+                event("Second", "2026-01-02T00:00:01Z"),
+                event("First", "2026-01-02T00:00:00Z"),
+            ]),
             ..Related::default()
         };
         let text = text("", "ConfigMap", &json!({"metadata": {"name": "x"}, "data": {"k": "v"}}), &related);

@@ -43,7 +43,8 @@ impl FileArgs {
                 bail!("the path {:?} does not exist", path.display().to_string());
             }
             for file in files(path, self.recursive)? {
-                let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+                let text =
+                    std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
                 objects(&file.display().to_string(), &text, &mut loaded)?;
             }
         }
@@ -101,8 +102,8 @@ fn documents(source: &str, content: &str) -> anyhow::Result<Vec<Value>> {
     }
     let mut parsed = Vec::new();
     for (first_line, text) in split(content) {
-        let (value, duplicates) =
-            keelson_machinery::decode::yaml(text.as_bytes()).map_err(|error| located(source, first_line, &error.to_string()))?;
+        let (value, duplicates) = keelson_machinery::decode::yaml(text.as_bytes())
+            .map_err(|error| located(source, first_line, &error.to_string()))?;
         if let Some(message) = duplicates.first() {
             bail!("error parsing {source}: error converting YAML to JSON: {message}");
         }
@@ -126,7 +127,8 @@ fn split(content: &str) -> Vec<(usize, String)> {
             text.push('\n');
         }
     }
-    documents.retain(|(_, text)| text.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#')));
+    documents
+        .retain(|(_, text)| text.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#')));
     documents
 }
 
@@ -160,7 +162,8 @@ mod tests {
 
     #[test]
     fn broken_yaml_names_file_and_line() {
-        let error = documents("web.yaml", "kind: A\n---\nkind: B\n  bad: x\n").expect_err("broken").to_string();
+        let error =
+            documents("web.yaml", "kind: A\n---\nkind: B\n  bad: x\n").expect_err("broken").to_string();
         assert!(error.starts_with("error parsing web.yaml: "), "{error}");
         assert!(error.contains("line 4"), "{error}");
     }

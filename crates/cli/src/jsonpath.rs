@@ -221,10 +221,7 @@ mod tests {
 
     #[test]
     fn ranges_repeat_their_body() {
-        check(
-            "{range .items[*]}{.metadata.name}{\"\\t\"}{.status.n}{\"\\n\"}{end}",
-            "a\t1\nb\t2\nc\t30\n",
-        );
+        check("{range .items[*]}{.metadata.name}{\"\\t\"}{.status.n}{\"\\n\"}{end}", "a\t1\nb\t2\nc\t30\n");
         check("{range .items[*]}[{.metadata.name}] {end}", "[a] [b] [c] ");
         check("{range .items[*]}{$.kind}{end}", "ListListList");
         check("{range .items[*]}{range .status.conditions[*]}{.type}={.status};{end}{end}", "Ready=True;");
@@ -239,10 +236,7 @@ mod tests {
         check("{.items[?(@.status.n<=2)].metadata.name}", "a b");
         check("{.items[?(@.status.ready==true)].metadata.name}", "a");
         check("{.items[?(@.status.conditions)].metadata.name}", "b");
-        check(
-            "{.items[?(@.status.conditions[?(@.type==\"Ready\")].status==\"True\")].metadata.name}",
-            "b",
-        );
+        check("{.items[?(@.status.conditions[?(@.type==\"Ready\")].status==\"True\")].metadata.name}", "b");
     }
 
     #[test]

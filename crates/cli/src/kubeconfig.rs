@@ -45,7 +45,14 @@ pub struct Global {
     #[arg(long, default_value = "0", global = true, hide_short_help = true)]
     pub request_timeout: String,
     /// How much to say of what is done: 6 shows requests, 8 their bodies
-    #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0, global = true, hide_short_help = true)]
+    #[arg(
+        short = 'v',
+        long = "v",
+        value_name = "LEVEL",
+        default_value_t = 0,
+        global = true,
+        hide_short_help = true
+    )]
     pub verbosity: u8,
 }
 
@@ -78,7 +85,8 @@ impl Global {
                 }
                 continue;
             }
-            let next = Kubeconfig::read_from(&path).with_context(|| format!("error loading config file {:?}", path))?;
+            let next = Kubeconfig::read_from(&path)
+                .with_context(|| format!("error loading config file {:?}", path))?;
             merged = merged.merge(next).context("merge the kubeconfig files")?;
         }
         Ok(merged)
@@ -107,7 +115,8 @@ impl Global {
             cluster: self.cluster.clone(),
             user: self.user.clone(),
         };
-        let mut config = Config::from_custom_kubeconfig(file, &options).await.context("use the kubeconfig")?;
+        let mut config =
+            Config::from_custom_kubeconfig(file, &options).await.context("use the kubeconfig")?;
         config.root_cert_file = ca;
         self.apply(&mut config)?;
         Ok(config)

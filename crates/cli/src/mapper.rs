@@ -77,8 +77,10 @@ pub struct Mapper {
 
 impl Mapper {
     pub async fn discover(rest: &Rest) -> anyhow::Result<Mapper> {
-        let (core, groups) =
-            tokio::join!(rest.json(Call::get("/api").accept(AGGREGATED)), rest.json(Call::get("/apis").accept(AGGREGATED)));
+        let (core, groups) = tokio::join!(
+            rest.json(Call::get("/api").accept(AGGREGATED)),
+            rest.json(Call::get("/apis").accept(AGGREGATED))
+        );
         let mut mapper = Mapper::default();
         mapper.add(&core?);
         mapper.add(&groups?);
@@ -94,7 +96,11 @@ impl Mapper {
             let name = text(group, "/metadata/name");
             for version in list(group, "/versions") {
                 let number = text(version, "/version");
-                self.api_versions.push(if name.is_empty() { number.to_owned() } else { format!("{name}/{number}") });
+                self.api_versions.push(if name.is_empty() {
+                    number.to_owned()
+                } else {
+                    format!("{name}/{number}")
+                });
                 let resources = list(version, "/resources").iter();
                 self.mappings.extend(resources.map(|resource| Arc::new(mapping(name, number, resource))));
             }
@@ -119,7 +125,9 @@ impl Mapper {
             }
             // `deployments.apps`, and as upstream a beginning of the group: `ingresses.networking`.
             let exact = self.lookup(name, |m| m.group == rest);
-            if let Some(found) = exact.or_else(|| self.lookup(name, |m| m.group.starts_with(&format!("{rest}.")))) {
+            if let Some(found) =
+                exact.or_else(|| self.lookup(name, |m| m.group.starts_with(&format!("{rest}."))))
+            {
                 return Ok(found);
             }
             bail!("the server doesn't have a resource type {name:?} in group {rest:?}");
@@ -128,9 +136,8 @@ impl Mapper {
     }
 
     fn lookup(&self, name: &str, fits: impl Fn(&Mapping) -> bool) -> Option<Arc<Mapping>> {
-        let by = |named: &dyn Fn(&Mapping) -> bool| {
-            self.mappings.iter().find(|m| fits(m) && named(m)).cloned()
-        };
+        let by =
+            |named: &dyn Fn(&Mapping) -> bool| self.mappings.iter().find(|m| fits(m) && named(m)).cloned();
         by(&|m| m.resource == name || m.singular == name)
             .or_else(|| by(&|m| m.short_names.iter().any(|s| s == name)))
             .or_else(|| by(&|m| m.kind.to_lowercase() == name))
@@ -166,7 +173,9 @@ impl Mapper {
     }
 
     pub fn for_kind(&self, group: &str, version: &str, kind: &str) -> Option<Arc<Mapping>> {
-        let fits = |m: &&Arc<Mapping>| m.group == group && m.kind == kind && (version.is_empty() || m.version == version);
+        let fits = |m: &&Arc<Mapping>| {
+            m.group == group && m.kind == kind && (version.is_empty() || m.version == version)
+        };
         self.mappings.iter().find(fits).cloned()
     }
 }

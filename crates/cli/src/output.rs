@@ -237,9 +237,15 @@ mod tests {
 
     #[test]
     fn custom_columns_print_what_is_there() {
-        let printer = OutputArgs { output: Some("custom-columns=NAME:.metadata.name,X:.spec.x".into()), ..OutputArgs::default() };
+        let printer = OutputArgs {
+            output: Some("custom-columns=NAME:.metadata.name,X:.spec.x".into()),
+            ..OutputArgs::default()
+        };
         let printer = printer.printer().expect("printer");
-        let list = list_of(vec![json!({"metadata": {"name": "a"}, "spec": {"x": 1}}), json!({"metadata": {"name": "bcd"}})]);
+        let list = list_of(vec![
+            json!({"metadata": {"name": "a"}, "spec": {"x": 1}}),
+            json!({"metadata": {"name": "bcd"}}),
+        ]);
         assert_eq!(printer.object(&list), "NAME   X\na      1\nbcd    <none>\n");
     }
 

@@ -127,7 +127,9 @@ impl Wanted<'_> {
             return self.from_files(context).await;
         }
         if self.words.is_empty() {
-            bail!("You must provide one or more resources by argument or filename: TYPE NAME, TYPE/NAME, TYPE -l SELECTOR or -f FILE");
+            bail!(
+                "You must provide one or more resources by argument or filename: TYPE NAME, TYPE/NAME, TYPE -l SELECTOR or -f FILE"
+            );
         }
         let mapper = context.mapper().await?;
         let (mut found, mut errors) = (Vec::new(), Vec::new());
@@ -204,9 +206,9 @@ pub async fn from_files(context: &Context, files: &FileArgs) -> anyhow::Result<V
     let mapper = context.mapper().await?;
     let mut found = Vec::new();
     for one in loaded {
-        let mapping = mapper.for_object(&one.object).map_err(|error| {
-            anyhow::anyhow!("unable to recognize {:?}: {error}", one.source)
-        })?;
+        let mapping = mapper
+            .for_object(&one.object)
+            .map_err(|error| anyhow::anyhow!("unable to recognize {:?}: {error}", one.source))?;
         let mut object = one.object;
         settle_namespace(context, &mapping, &mut object)?;
         found.push(Found { source: Some(one.source), ..Found::new(mapping, object) });

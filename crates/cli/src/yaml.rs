@@ -146,15 +146,22 @@ fn reads_as_other(text: &str) -> bool {
 /// `2026-01-02` and what begins so: YAML 1.1 has timestamps.
 fn timestamp(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let digits = |range: std::ops::Range<usize>| bytes.get(range).is_some_and(|b| b.iter().all(u8::is_ascii_digit));
-    let date = digits(0..4) && bytes.get(4) == Some(&b'-') && digits(5..7) && bytes.get(7) == Some(&b'-') && digits(8..10);
+    let digits =
+        |range: std::ops::Range<usize>| bytes.get(range).is_some_and(|b| b.iter().all(u8::is_ascii_digit));
+    let date = digits(0..4)
+        && bytes.get(4) == Some(&b'-')
+        && digits(5..7)
+        && bytes.get(7) == Some(&b'-')
+        && digits(8..10);
     date && (bytes.len() == 10 || keelson_api_types::meta::parse_time(text).is_some())
 }
 
 /// `10:30`, which YAML 1.1 reads in base 60.
 fn sexagesimal(text: &str) -> bool {
     text.contains(':')
-        && text.split(':').all(|part| (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
+        && text
+            .split(':')
+            .all(|part| (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn needs_quotes(text: &str) -> bool {
@@ -162,9 +169,8 @@ fn needs_quotes(text: &str) -> bool {
     let follows = text.chars().nth(1);
     let indicator = match first {
         '-' | '?' | ':' => follows.is_none_or(|c| c == ' '),
-        '!' | '&' | '*' | '[' | ']' | '{' | '}' | ',' | '#' | '|' | '>' | '@' | '`' | '"' | '\'' | '%' | '=' => {
-            first != '=' || text.len() == 1
-        }
+        '!' | '&' | '*' | '[' | ']' | '{' | '}' | ',' | '#' | '|' | '>' | '@' | '`' | '"' | '\'' | '%'
+        | '=' => first != '=' || text.len() == 1,
         _ => false,
     };
     indicator
@@ -240,13 +246,42 @@ when: \"2026-01-02T03:04:05Z\"
     #[test]
     fn what_is_printed_reads_back() {
         let awkward = [
-            "", "~", "0x1f", "1e3", "- a", "a #b", "#a", "'", "\"", "a: b", "a:", "*x", "&x", "%", "@", "\t", "a\tb",
-            " lead\nsecond\n", "\n", "x\n\n", "10:30", "0.5", "+1", "-", "?", "2026-01-02", "yes", "{a}", "null", "a\u{7}b",
+            "",
+            "~",
+            "0x1f",
+            "1e3",
+            "- a",
+            "a #b",
+            "#a",
+            "'",
+            "\"",
+            "a: b",
+            "a:",
+            "*x",
+            "&x",
+            "%",
+            "@",
+            "\t",
+            "a\tb",
+            " lead\nsecond\n",
+            "\n",
+            "x\n\n",
+            "10:30",
+            "0.5",
+            "+1",
+            "-",
+            "?",
+            "2026-01-02",
+            "yes",
+            "{a}",
+            "null",
+            "a\u{7}b",
         ];
         for text in awkward {
             let value = json!({"k": text, "l": [text]});
             let yaml = super::to_string(&value);
-            let (back, _) = keelson_machinery::decode::yaml(yaml.as_bytes()).unwrap_or_else(|e| panic!("{yaml}: {e}"));
+            let (back, _) =
+                keelson_machinery::decode::yaml(yaml.as_bytes()).unwrap_or_else(|e| panic!("{yaml}: {e}"));
             assert_eq!(back, value, "{yaml}");
         }
     }

@@ -84,7 +84,9 @@ pub fn field_validation(flag: &str) -> anyhow::Result<&'static str> {
         "true" | "strict" => Ok("Strict"),
         "warn" => Ok("Warn"),
         "false" | "ignore" => Ok("Ignore"),
-        _ => bail!("invalid - validate option {flag:?}; must be one of: strict (or true), warn, ignore (or false)"),
+        _ => bail!(
+            "invalid - validate option {flag:?}; must be one of: strict (or true), warn, ignore (or false)"
+        ),
     }
 }
 
@@ -103,8 +105,9 @@ pub async fn run(context: &Context, args: ApplyArgs) -> anyhow::Result<()> {
         bail!("--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)");
     }
     let printer = args.output.printer()?;
-    let selector = keelson_api_types::selector::LabelSelector::parse(args.selector.as_deref().unwrap_or_default())
-        .context("--selector")?;
+    let selector =
+        keelson_api_types::selector::LabelSelector::parse(args.selector.as_deref().unwrap_or_default())
+            .context("--selector")?;
     let mut errors = Vec::new();
     for wanted in from_files(context, &args.files).await? {
         let none = serde_json::Map::new();
@@ -132,7 +135,12 @@ fn source(wanted: &Found) -> &str {
     wanted.source.as_deref().unwrap_or("STDIN")
 }
 
-async fn server_side(context: &Context, args: &ApplyArgs, wanted: &Found, dry_run: DryRun) -> anyhow::Result<Value> {
+async fn server_side(
+    context: &Context,
+    args: &ApplyArgs,
+    wanted: &Found,
+    dry_run: DryRun,
+) -> anyhow::Result<Value> {
     require_name(wanted)?;
     let call = Call::patch(wanted.path(), APPLY_PATCH, &wanted.object)
         .query("fieldManager", args.field_manager.as_deref().unwrap_or("kubectl"))
@@ -140,7 +148,11 @@ async fn server_side(context: &Context, args: &ApplyArgs, wanted: &Found, dry_ru
         .query("fieldValidation", field_validation(&args.validate)?)
         .query("dryRun", dry_run.parameter());
     context.rest.json(call).await.map_err(|error| {
-        if failure::is(&error, "Conflict") { explain_conflict(error) } else { on_source(error, "applying", source(wanted)) }
+        if failure::is(&error, "Conflict") {
+            explain_conflict(error)
+        } else {
+            on_source(error, "applying", source(wanted))
+        }
     })
 }
 
@@ -153,9 +165,15 @@ fn explain_conflict(error: anyhow::Error) -> anyhow::Error {
 fn require_name(wanted: &Found) -> anyhow::Result<()> {
     if wanted.name.is_empty() {
         if !text(&wanted.object, "/metadata/generateName").is_empty() {
-            bail!("from {}: cannot use generate name with apply", text(&wanted.object, "/metadata/generateName"));
+            bail!(
+                "from {}: cannot use generate name with apply",
+                text(&wanted.object, "/metadata/generateName")
+            );
         }
-        bail!("error when retrieving current configuration of {:?}: resource name may not be empty", source(wanted));
+        bail!(
+            "error when retrieving current configuration of {:?}: resource name may not be empty",
+            source(wanted)
+        );
     }
     Ok(())
 }
@@ -193,7 +211,9 @@ async fn client_side(
         match context.rest.json(call).await {
             Ok(object) => return Ok((object, "configured")),
             Err(error) if failure::is(&error, "Conflict") && attempt < MAX_TRIES => continue,
-            Err(error) if args.force && (failure::is(&error, "Conflict") || failure::is(&error, "Invalid")) => {
+            Err(error)
+                if args.force && (failure::is(&error, "Conflict") || failure::is(&error, "Invalid")) =>
+            {
                 return Ok((recreate(context, args, wanted, &modified).await?, "configured"));
             }
             Err(error) => return Err(on_source(error, "applying patch", source(wanted))),
@@ -219,7 +239,12 @@ async fn create(
     context.rest.json(call).await.map_err(|error| on_source(error, "creating", source(wanted)))
 }
 
-async fn recreate(context: &Context, args: &ApplyArgs, wanted: &Found, modified: &Value) -> anyhow::Result<Value> {
+async fn recreate(
+    context: &Context,
+    args: &ApplyArgs,
+    wanted: &Found,
+    modified: &Value,
+) -> anyhow::Result<Value> {
     let options = json!({"propagationPolicy": "Background"});
     context.rest.json(Call::delete(wanted.path(), &options)).await?;
     super::wait::gone(context, wanted, std::time::Duration::from_secs(300)).await?;
@@ -413,7 +438,8 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_said_is_removed() {
-        let before = json!({"metadata": {"name": "web", "labels": {"a": "1", "b": "2"}}, "spec": {"paused": true}});
+        let before =
+            json!({"metadata": {"name": "web", "labels": {"a": "1", "b": "2"}}, "spec": {"paused": true}});
         let after = json!({"metadata": {"name": "web", "labels": {"a": "1"}}, "spec": {}});
         let modified = annotated(&after);
         let (_, patch) = patch_for(&deployment(after), &modified, &annotated(&before)).expect("a patch");

@@ -69,7 +69,8 @@ async fn can_i(context: &Context, args: CanIArgs) -> anyhow::Result<()> {
             "subresource": args.subresource.clone().unwrap_or_default(),
         }})
     };
-    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec});
+    let review =
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let answer = context.rest.json(Call::post(path, &review)).await?;
     let allowed = flag(&answer, "/status/allowed");
@@ -123,7 +124,8 @@ async fn rules(context: &Context, args: &CanIArgs) -> anyhow::Result<()> {
         for group in list(rule, "/apiGroups").iter().filter_map(Value::as_str) {
             for resource in list(rule, "/resources").iter().filter_map(Value::as_str) {
                 let name = crate::mapper::qualified(resource, group);
-                lines += &format!("{name}\t[]\t{}\t{}\n", words(rule, "/resourceNames"), words(rule, "/verbs"));
+                lines +=
+                    &format!("{name}\t[]\t{}\t{}\n", words(rule, "/resourceNames"), words(rule, "/verbs"));
             }
         }
     }
@@ -158,7 +160,8 @@ async fn whoami(context: &Context, args: WhoamiArgs) -> anyhow::Result<()> {
         lines += &format!("Groups\t{}\n", join(groups));
     }
     for (key, values) in map(&answer, "/status/userInfo/extra").into_iter().flatten() {
-        lines += &format!("Extra: {key}\t{}\n", join(values.as_array().map(Vec::as_slice).unwrap_or_default()));
+        lines +=
+            &format!("Extra: {key}\t{}\n", join(values.as_array().map(Vec::as_slice).unwrap_or_default()));
     }
     crate::io::print(&tabs::TABLE.align(&lines));
     Ok(())

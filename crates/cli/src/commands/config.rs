@@ -287,14 +287,17 @@ fn change(global: &Global, edit: impl FnOnce(&mut Value) -> anyhow::Result<()>) 
                 .with_context(|| format!("error loading config file {path:?}"))?;
             value
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({"apiVersion": "v1", "kind": "Config"}),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            json!({"apiVersion": "v1", "kind": "Config"})
+        }
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
     edit(&mut file)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     // A temporary file is readable by its owner only, as secrets should be.
-    let mut new = tempfile::NamedTempFile::new_in(folder).with_context(|| format!("write in {}", folder.display()))?;
+    let mut new =
+        tempfile::NamedTempFile::new_in(folder).with_context(|| format!("write in {}", folder.display()))?;
     new.write_all(crate::yaml::to_string(&file).as_bytes()).context("write the kubeconfig")?;
     new.persist(path).with_context(|| format!("replace {}", path.display()))?;
     Ok(path.display().to_string())

@@ -58,15 +58,17 @@ pub async fn run(context: &Context, args: CreateArgs) -> anyhow::Result<()> {
     let printer = args.common.output.printer()?;
     let dry_run = args.common.dry_run.get()?;
     let validation = super::apply::field_validation(&args.validate)?;
-    let selector = keelson_api_types::selector::LabelSelector::parse(args.selector.as_deref().unwrap_or_default())
-        .context("--selector")?;
+    let selector =
+        keelson_api_types::selector::LabelSelector::parse(args.selector.as_deref().unwrap_or_default())
+            .context("--selector")?;
     let none = Map::new();
     let mut errors = Vec::new();
     for wanted in from_files(context, &args.files).await? {
         if !selector.matches(crate::value::map(&wanted.object, "/metadata/labels").unwrap_or(&none)) {
             continue;
         }
-        let object = if args.common.save_config { super::apply::annotated(&wanted.object) } else { wanted.object };
+        let object =
+            if args.common.save_config { super::apply::annotated(&wanted.object) } else { wanted.object };
         let created = if dry_run == DryRun::Client {
             Ok(object)
         } else {
@@ -133,8 +135,9 @@ fn failure_is_plain(kind: &str) -> bool {
 pub fn pairs<'a>(items: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Map<String, Value>> {
     let mut map = Map::new();
     for item in items.into_iter().filter(|i| !i.is_empty()) {
-        let (key, value) =
-            item.split_once('=').with_context(|| format!("unexpected pair {item:?}: KEY=VALUE is expected"))?;
+        let (key, value) = item
+            .split_once('=')
+            .with_context(|| format!("unexpected pair {item:?}: KEY=VALUE is expected"))?;
         map.insert(key.to_owned(), value.into());
     }
     Ok(map)

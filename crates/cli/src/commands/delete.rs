@@ -102,7 +102,9 @@ fn options(args: &DeleteArgs) -> anyhow::Result<Value> {
         "background" | "true" => "Background",
         "foreground" => "Foreground",
         "orphan" | "false" => "Orphan",
-        other => bail!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""),
+        other => {
+            bail!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\"")
+        }
     };
     if args.now && args.grace_period != -1 {
         bail!("--now and --grace-period cannot be specified together");
@@ -160,10 +162,5 @@ fn report(args: &DeleteArgs, found: &Found, dry_run: DryRun) {
         Some(namespace) => format!(" from {namespace} namespace"),
         None => String::new(),
     };
-    crate::outln!(
-        "{} \"{}\" {operation}{place}{}",
-        found.mapping.kind_name(),
-        found.name,
-        dry_run.suffix()
-    );
+    crate::outln!("{} \"{}\" {operation}{place}{}", found.mapping.kind_name(), found.name, dry_run.suffix());
 }

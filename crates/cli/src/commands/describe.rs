@@ -96,7 +96,8 @@ async fn related(context: &Context, found: &Found, show_events: bool) -> anyhow:
             let on_node = format!("spec.nodeName={}", found.name);
             related.objects.insert("pods", fetch(context, "pods", None, "", &on_node).await);
             let named = format!("metadata.name={}", found.name);
-            let lease = fetch(context, "leases.coordination.k8s.io", Some("kube-node-lease"), "", &named).await;
+            let lease =
+                fetch(context, "leases.coordination.k8s.io", Some("kube-node-lease"), "", &named).await;
             related.objects.insert("leases", lease);
         }
         "Namespace" => {
@@ -115,7 +116,8 @@ async fn related(context: &Context, found: &Found, show_events: bool) -> anyhow:
         _ => {}
     }
     if show_events {
-        let mut fields = format!("involvedObject.name={},involvedObject.kind={}", found.name, found.mapping.kind);
+        let mut fields =
+            format!("involvedObject.name={},involvedObject.kind={}", found.name, found.mapping.kind);
         if let Some(namespace) = namespace {
             fields += &format!(",involvedObject.namespace={namespace}");
         }
@@ -129,7 +131,13 @@ async fn related(context: &Context, found: &Found, show_events: bool) -> anyhow:
 }
 
 /// What helps to describe; a description without it is better than none.
-async fn fetch(context: &Context, word: &str, namespace: Option<&str>, labels: &str, fields: &str) -> Vec<Value> {
+async fn fetch(
+    context: &Context,
+    word: &str,
+    namespace: Option<&str>,
+    labels: &str,
+    fields: &str,
+) -> Vec<Value> {
     match context.mapping(word).await {
         Ok(mapping) => context.list(&mapping, namespace, labels, fields).await.unwrap_or_default(),
         Err(_) => Vec::new(),

@@ -71,7 +71,12 @@ pub async fn cordon(context: &Context, args: CordonArgs, closed: bool) -> anyhow
     Ok(())
 }
 
-async fn set_schedulable(context: &Context, node: &Found, closed: bool, dry_run: DryRun) -> anyhow::Result<()> {
+async fn set_schedulable(
+    context: &Context,
+    node: &Found,
+    closed: bool,
+    dry_run: DryRun,
+) -> anyhow::Result<()> {
     let done = if closed { "cordoned" } else { "uncordoned" };
     let printer = OutputArgs::default().printer()?;
     if flag(&node.object, "/spec/unschedulable") == closed {
@@ -80,7 +85,10 @@ async fn set_schedulable(context: &Context, node: &Found, closed: bool, dry_run:
     }
     if dry_run != DryRun::Client {
         let patch = json!({"spec": {"unschedulable": if closed { json!(true) } else { Value::Null }}});
-        context.rest.json(Call::patch(node.path(), MERGE_PATCH, &patch).query("dryRun", dry_run.parameter())).await?;
+        context
+            .rest
+            .json(Call::patch(node.path(), MERGE_PATCH, &patch).query("dryRun", dry_run.parameter()))
+            .await?;
     }
     printer.change(&node.mapping, &node.object, done, dry_run);
     Ok(())
@@ -124,7 +132,11 @@ fn choose(args: &DrainArgs, pods: Vec<Value>) -> Result<Vec<Value>, String> {
             continue;
         }
         if owner.is_some_and(|o| text(o, "/kind") == "DaemonSet") && !ended {
-            if args.ignore_daemonsets { ignored.push(name) } else { daemons.push(name) }
+            if args.ignore_daemonsets {
+                ignored.push(name)
+            } else {
+                daemons.push(name)
+            }
             continue;
         }
         let volumes = list(&pod, "/spec/volumes");
@@ -197,7 +209,8 @@ async fn evict(
     if dry_run != DryRun::None {
         return Ok(());
     }
-    let left = deadline.map_or(Duration::from_secs(7 * 24 * 3600), |d| d.saturating_duration_since(Instant::now()));
+    let left =
+        deadline.map_or(Duration::from_secs(7 * 24 * 3600), |d| d.saturating_duration_since(Instant::now()));
     super::wait::gone(context, &pod, left).await?;
     crate::outln!("pod/{name} evicted");
     Ok(())

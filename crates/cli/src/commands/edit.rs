@@ -54,9 +54,11 @@ async fn edit(context: &Context, args: &EditArgs, mut found: Found) -> anyhow::R
         remove(&mut found.object, &["metadata", "managedFields"]);
     }
     let json = args.output == "json";
-    let shown = if json { go_json_pretty(&found.object) + "\n" } else { crate::yaml::to_string(&found.object) };
+    let shown =
+        if json { go_json_pretty(&found.object) + "\n" } else { crate::yaml::to_string(&found.object) };
     let suffix = if json { ".json" } else { ".yaml" };
-    let mut file = tempfile::Builder::new().prefix("ctl-edit-").suffix(suffix).tempfile().context("a file to edit")?;
+    let mut file =
+        tempfile::Builder::new().prefix("ctl-edit-").suffix(suffix).tempfile().context("a file to edit")?;
     let mut problem = String::new();
     let mut content = shown.clone();
     loop {
@@ -76,7 +78,9 @@ async fn edit(context: &Context, args: &EditArgs, mut found: Found) -> anyhow::R
         if edited == content && !problem.is_empty() {
             let kept = file.as_file_mut().flush().and_then(|()| Ok(file.keep()?));
             let path = kept.map(|(_, path)| path.display().to_string()).unwrap_or_default();
-            bail!("Edit cancelled, no valid changes were saved.\nA copy of your changes has been stored to {path:?}");
+            bail!(
+                "Edit cancelled, no valid changes were saved.\nA copy of your changes has been stored to {path:?}"
+            );
         }
         match save(context, args, &found, &edited).await {
             Ok(object) => {

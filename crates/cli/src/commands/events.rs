@@ -52,7 +52,10 @@ pub async fn run(context: &Context, args: EventsArgs) -> anyhow::Result<()> {
     };
     let call = Call::get(mapping.collection(namespace)).query("fieldSelector", fields.as_str());
     let version = match args.watch {
-        true => text(&context.rest.json(call.clone().query("limit", "1")).await?, "/metadata/resourceVersion").to_owned(),
+        true => {
+            text(&context.rest.json(call.clone().query("limit", "1")).await?, "/metadata/resourceVersion")
+                .to_owned()
+        }
         false => String::new(),
     };
     let mut events = context.list(&mapping, namespace, "", &fields).await?;

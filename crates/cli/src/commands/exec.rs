@@ -163,7 +163,10 @@ async fn copy_out(mut from: impl AsyncRead + Unpin, mut to: impl std::io::Write)
 }
 
 async fn follow_size(mut sizes: futures::channel::mpsc::Sender<TerminalSize>) {
-    let Ok(mut changes) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change()) else { return };
+    let Ok(mut changes) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change())
+    else {
+        return;
+    };
     loop {
         if let Some((width, height)) = terminal_size()
             && sizes.send(TerminalSize { width, height }).await.is_err()

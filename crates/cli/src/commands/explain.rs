@@ -60,7 +60,12 @@ pub async fn run(context: &Context, args: ExplainArgs) -> anyhow::Result<()> {
 }
 
 /// The text for a kind, or one of its fields.
-fn explain(document: &Value, kind: (&str, &str, &str), fields: &[&str], recursive: bool) -> anyhow::Result<String> {
+fn explain(
+    document: &Value,
+    kind: (&str, &str, &str),
+    fields: &[&str],
+    recursive: bool,
+) -> anyhow::Result<String> {
     let (group, version, name) = kind;
     let schemas = map(document, "/components/schemas").context("the document has no schemas")?;
     let of_kind = |schema: &&Value| {
@@ -68,7 +73,8 @@ fn explain(document: &Value, kind: (&str, &str, &str), fields: &[&str], recursiv
             .iter()
             .any(|k| text(k, "/group") == group && text(k, "/version") == version && text(k, "/kind") == name)
     };
-    let schema = schemas.values().find(of_kind).with_context(|| format!("GVK {name} not found in OpenAPI schema"))?;
+    let schema =
+        schemas.values().find(of_kind).with_context(|| format!("GVK {name} not found in OpenAPI schema"))?;
     let mut out = String::new();
     if !group.is_empty() {
         out += &format!("GROUP:      {group}\n");
@@ -122,7 +128,9 @@ impl<'a> Node<'a> {
     fn inside(self) -> Node<'a> {
         let resolved = self.resolved();
         match resolved.get("items").or(resolved.get("additionalProperties")) {
-            Some(inner) if inner.is_object() && resolved.get("properties").is_none() => self.with(inner).inside(),
+            Some(inner) if inner.is_object() && resolved.get("properties").is_none() => {
+                self.with(inner).inside()
+            }
             _ => self,
         }
     }
@@ -145,7 +153,9 @@ impl<'a> Node<'a> {
             }
             return match text(resolved, "/type") {
                 "" => reference.rsplit(['.', '/']).next().unwrap_or_default().to_owned(),
-                "string" if reference.ends_with("Time") || reference.ends_with("Quantity") => "string".to_owned(),
+                "string" if reference.ends_with("Time") || reference.ends_with("Quantity") => {
+                    "string".to_owned()
+                }
                 kind => kind.to_owned(),
             };
         }
@@ -165,7 +175,8 @@ impl<'a> Node<'a> {
         if values.is_empty() {
             return String::new();
         }
-        let values: Vec<String> = values.iter().map(|v| v.as_str().map_or(v.to_string(), str::to_owned)).collect();
+        let values: Vec<String> =
+            values.iter().map(|v| v.as_str().map_or(v.to_string(), str::to_owned)).collect();
         let pad = " ".repeat(indent);
         if indent == 0 {
             format!("ENUM:\n    {}\n", values.join("\n    "))
@@ -197,7 +208,8 @@ impl<'a> Node<'a> {
                 out += &node.fields(level + 1, true, above);
             } else {
                 let description = node.description();
-                let description = if description.is_empty() { "<no description>".to_owned() } else { description };
+                let description =
+                    if description.is_empty() { "<no description>".to_owned() } else { description };
                 out += &indented(&description, level * 2 + 2);
                 out += "\n";
             }
@@ -256,7 +268,12 @@ mod tests {
     #[test]
     fn kinds_and_fields_are_explained() {
         let text = explain(&document(), ("a", "v1", "Thing"), &[], false).expect("text");
-        assert!(text.starts_with("GROUP:      a\nKIND:       Thing\nVERSION:    v1\n\nDESCRIPTION:\n    Thing is a thing.\n"), "{text}");
+        assert!(
+            text.starts_with(
+                "GROUP:      a\nKIND:       Thing\nVERSION:    v1\n\nDESCRIPTION:\n    Thing is a thing.\n"
+            ),
+            "{text}"
+        );
         assert!(text.contains("  names\t<[]string>\n    <no description>\n"), "{text}");
         assert!(text.contains("  spec\t<ThingSpec> -required-\n    The spec.\n    Spec type.\n"), "{text}");
         let text = explain(&document(), ("a", "v1", "Thing"), &["spec", "count"], false).expect("text");
@@ -267,6 +284,9 @@ mod tests {
     #[test]
     fn recursion_ends() {
         let text = explain(&document(), ("a", "v1", "Thing"), &[], true).expect("text");
-        assert!(text.contains("    again\t<ThingSpec>\n    count\t<integer>\n    labels\t<map[string]string>\n"), "{text}");
+        assert!(
+            text.contains("    again\t<ThingSpec>\n    count\t<integer>\n    labels\t<map[string]string>\n"),
+            "{text}"
+        );
     }
 }

@@ -110,7 +110,10 @@ fn selector_of(object: &Value, kind: &str) -> anyhow::Result<serde_json::Map<Str
         _ => bail!("cannot expose a {kind}"),
     };
     if selector.is_empty() {
-        bail!("couldn't retrieve selectors via --selector flag or introspection: the {} has none", kind.to_lowercase());
+        bail!(
+            "couldn't retrieve selectors via --selector flag or introspection: the {} has none",
+            kind.to_lowercase()
+        );
     }
     Ok(selector)
 }
@@ -140,7 +143,9 @@ fn ports(args: &ExposeArgs, object: &Value, kind: &str) -> anyhow::Result<Vec<Va
                 (number, protocol(if name.is_empty() { "TCP" } else { name }))
             };
             found.extend(containers.iter().flat_map(|c| list(c, "/ports")).map(|p| of(p, "containerPort")));
-            found.extend(list(object, "/spec/ports").iter().filter(|_| kind == "Service").map(|p| of(p, "port")));
+            found.extend(
+                list(object, "/spec/ports").iter().filter(|_| kind == "Service").map(|p| of(p, "port")),
+            );
         }
     }
     if found.is_empty() {

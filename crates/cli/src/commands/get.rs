@@ -89,7 +89,9 @@ pub async fn run(context: &Context, args: GetArgs) -> anyhow::Result<()> {
 async fn selections(context: &Context, args: &GetArgs) -> anyhow::Result<Vec<Selection>> {
     if args.files.is_empty() {
         if args.words.is_empty() {
-            bail!("You must specify the type of resource to get. Use \"ctl api-resources\" for a complete list of supported resources.");
+            bail!(
+                "You must specify the type of resource to get. Use \"ctl api-resources\" for a complete list of supported resources."
+            );
         }
         let selections = parse(&*context.mapper().await?, &args.words)?;
         if selections.iter().any(|s| !s.names.is_empty()) && !args.selectors.labels().is_empty() {
@@ -315,7 +317,12 @@ fn append(whole: &mut Value, mut page: Value) {
     whole["metadata"] = page["metadata"].take();
 }
 
-async fn watch(context: &Context, args: &GetArgs, printer: &Printer, selection: &Selection) -> anyhow::Result<()> {
+async fn watch(
+    context: &Context,
+    args: &GetArgs,
+    printer: &Printer,
+    selection: &Selection,
+) -> anyhow::Result<()> {
     let mapping = &selection.mapping;
     if selection.names.len() > 1 {
         bail!("you may only watch a single resource by name");
@@ -372,7 +379,13 @@ async fn watch(context: &Context, args: &GetArgs, printer: &Printer, selection: 
     }
 }
 
-fn print_listed(printer: &Printer, lines: &mut TablePrinter, mapping: &Mapping, listed: &Value, first: &mut bool) {
+fn print_listed(
+    printer: &Printer,
+    lines: &mut TablePrinter,
+    mapping: &Mapping,
+    listed: &Value,
+    first: &mut bool,
+) {
     if !printer.prints_objects() {
         if !list(listed, "/rows").is_empty() {
             crate::io::print(&lines.lines(listed, "ADDED"));

@@ -63,7 +63,9 @@ pub async fn api_resources(context: &Context, args: ApiResourcesArgs) -> anyhow:
             shown.iter().for_each(|m| crate::outln!("{}", m.resource_name()));
             return Ok(());
         }
-        Some(other) => bail!("--output {other} is not available in ctl api-resources: name or wide is expected"),
+        Some(other) => {
+            bail!("--output {other} is not available in ctl api-resources: name or wide is expected")
+        }
     };
     let mut lines = String::new();
     if !args.no_headers {
@@ -79,7 +81,11 @@ pub async fn api_resources(context: &Context, args: ApiResourcesArgs) -> anyhow:
             m.namespaced,
             m.kind
         );
-        lines += &if wide { format!("\t{}\t{}\n", m.verbs.join(","), m.categories.join(",")) } else { "\n".into() };
+        lines += &if wide {
+            format!("\t{}\t{}\n", m.verbs.join(","), m.categories.join(","))
+        } else {
+            "\n".into()
+        };
     }
     crate::io::print(&tabs::TABLE.align(&lines));
     Ok(())

@@ -62,7 +62,8 @@ pub async fn run(context: &Context, args: LabelArgs, kind: Kind) -> anyhow::Resu
     let wanted = Wanted { words: &words, files: &args.files, selectors: &args.selectors, all: args.all };
     let (found, mut errors) = wanted.find(context).await?;
     for one in found {
-        let present = crate::value::map(&one.object, &format!("/metadata/{}", kind.field)).cloned().unwrap_or_default();
+        let present =
+            crate::value::map(&one.object, &format!("/metadata/{}", kind.field)).cloned().unwrap_or_default();
         if args.list {
             for (key, value) in &present {
                 crate::outln!("{key}={}", value.as_str().unwrap_or_default());
@@ -73,7 +74,11 @@ pub async fn run(context: &Context, args: LabelArgs, kind: Kind) -> anyhow::Resu
             errors.push(error);
             continue;
         }
-        for key in changes.iter().filter(|(key, value)| value.is_null() && !present.contains_key(*key)).map(|(k, _)| k) {
+        for key in changes
+            .iter()
+            .filter(|(key, value)| value.is_null() && !present.contains_key(*key))
+            .map(|(k, _)| k)
+        {
             eprintln!("{} {key:?} not found.", kind.field.trim_end_matches('s'));
         }
         let mut patch = json!({"metadata": {kind.field: changes}});
@@ -125,7 +130,12 @@ fn parse(changes: &[String]) -> anyhow::Result<Map<String, Value>> {
     Ok(map)
 }
 
-fn allowed(present: &Map<String, Value>, changes: &Map<String, Value>, overwrite: bool, kind: Kind) -> anyhow::Result<()> {
+fn allowed(
+    present: &Map<String, Value>,
+    changes: &Map<String, Value>,
+    overwrite: bool,
+    kind: Kind,
+) -> anyhow::Result<()> {
     for (key, value) in changes.iter().filter(|(_, value)| !value.is_null() && !overwrite) {
         match present.get(key) {
             Some(old) if old != value && kind.field == "labels" => bail!(

@@ -113,7 +113,9 @@ async fn sources(context: &Context, args: &LogsArgs) -> anyhow::Result<Vec<Sourc
         [] => bail!("POD or TYPE/NAME is a required argument for the logs command"),
         [word] => (word, None),
         [word, container] if args.container.is_none() => (word, Some(container.clone())),
-        _ => bail!("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"),
+        _ => bail!(
+            "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"
+        ),
     };
     let (found, mut pods) = pods::of(context, word).await?;
     if pods.is_empty() {

@@ -47,9 +47,8 @@ pub async fn run(context: &Context, args: PatchArgs) -> anyhow::Result<()> {
     };
     let text = match (&args.patch, &args.patch_file) {
         (Some(patch), None) => patch.clone(),
-        (None, Some(file)) => {
-            std::fs::read_to_string(file).with_context(|| format!("unable to read patch file {}", file.display()))?
-        }
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .with_context(|| format!("unable to read patch file {}", file.display()))?,
         _ => bail!("must specify --patch or --patch-file containing the contents of the patch"),
     };
     let (patch, _) = keelson_machinery::decode::yaml(text.as_bytes()).context("unable to parse the patch")?;
@@ -121,7 +120,8 @@ pub async fn replace(context: &Context, args: ReplaceArgs) -> anyhow::Result<()>
     let mut errors = Vec::new();
     for wanted in from_files(context, &args.files).await? {
         let source = wanted.source.clone().unwrap_or_default();
-        let object = if args.save_config { super::apply::annotated(&wanted.object) } else { wanted.object.clone() };
+        let object =
+            if args.save_config { super::apply::annotated(&wanted.object) } else { wanted.object.clone() };
         let replaced = async {
             if dry_run == DryRun::Client {
                 return Ok(object);

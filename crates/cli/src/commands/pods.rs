@@ -22,10 +22,13 @@ pub async fn one(context: &Context, word: &str) -> anyhow::Result<Found> {
 /// The object that a word names, and its pods, the best first.
 pub async fn of(context: &Context, word: &str) -> anyhow::Result<(Found, Vec<Value>)> {
     let mapper = context.mapper().await?;
-    let words = if word.contains('/') { vec![word.to_owned()] } else { vec!["pods".to_owned(), word.to_owned()] };
+    let words =
+        if word.contains('/') { vec![word.to_owned()] } else { vec!["pods".to_owned(), word.to_owned()] };
     let selections = parse(&mapper, &words)?;
-    let (selection, name) =
-        selections.first().and_then(|s| Some((s, s.names.first()?))).context("name a pod: POD or TYPE/NAME")?;
+    let (selection, name) = selections
+        .first()
+        .and_then(|s| Some((s, s.names.first()?)))
+        .context("name a pod: POD or TYPE/NAME")?;
     let mapping = &selection.mapping;
     let namespace = crate::resources::namespace_for(context, mapping, false);
     let object = context.get(mapping, namespace.as_deref(), name).await?;
@@ -87,7 +90,11 @@ pub fn container(pod: &Value, wanted: Option<&str>, quiet: bool) -> anyhow::Resu
             .iter()
             .map(|c| text(c, "/name").to_owned())
             .chain(list(pod, "/spec/initContainers").iter().map(|c| format!("{} (init)", text(c, "/name"))))
-            .chain(list(pod, "/spec/ephemeralContainers").iter().map(|c| format!("{} (ephem)", text(c, "/name"))))
+            .chain(
+                list(pod, "/spec/ephemeralContainers")
+                    .iter()
+                    .map(|c| format!("{} (ephem)", text(c, "/name"))),
+            )
             .collect();
         eprintln!("Defaulted container {first:?} out of: {}", described.join(", "));
     }
@@ -102,7 +109,6 @@ pub fn refuse_ended(pod: &Value, doing: &str) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -35,8 +35,11 @@ pub async fn run(context: &Context, args: PortForwardArgs) -> anyhow::Result<()>
     if phase != "Running" {
         bail!("unable to forward port because pod is not running. Current status={phase}");
     }
-    let pairs: Vec<(u16, u16)> =
-        args.ports.iter().map(|spec| pair(spec, &found.object, &found.mapping.kind, &pod)).collect::<anyhow::Result<_>>()?;
+    let pairs: Vec<(u16, u16)> = args
+        .ports
+        .iter()
+        .map(|spec| pair(spec, &found.object, &found.mapping.kind, &pod))
+        .collect::<anyhow::Result<_>>()?;
     let api: Api<Pod> = Api::namespaced(context.websockets()?, text(&pod, "/metadata/namespace"));
     let name = text(&pod, "/metadata/name").to_owned();
     let mut servers = Vec::new();
@@ -73,14 +76,18 @@ fn number_or_name(port: &str, pod: &Value) -> anyhow::Result<u16> {
     }
     let mut all = list(pod, "/spec/containers").iter().flat_map(|c| list(c, "/ports"));
     let named = all.find(|p| text(p, "/name") == port);
-    let named = named.with_context(|| format!("Pod {:?} does not have a named port {port:?}", text(pod, "/metadata/name")))?;
+    let named = named.with_context(|| {
+        format!("Pod {:?} does not have a named port {port:?}", text(pod, "/metadata/name"))
+    })?;
     u16::try_from(number(named, "/containerPort")).context("a container port")
 }
 
 fn service_port(service: &Value, port: &str, pod: &Value) -> anyhow::Result<u16> {
     let wanted = |p: &&Value| text(p, "/name") == port || number(p, "/port").to_string() == port;
     let found = list(service, "/spec/ports").iter().find(wanted);
-    let found = found.with_context(|| format!("Service {:?} does not have a service port {port}", text(service, "/metadata/name")))?;
+    let found = found.with_context(|| {
+        format!("Service {:?} does not have a service port {port}", text(service, "/metadata/name"))
+    })?;
     match found.get("targetPort") {
         Some(Value::String(name)) => number_or_name(name, pod),
         Some(target) => target.as_u64().and_then(|n| u16::try_from(n).ok()).context("a target port"),
@@ -103,7 +110,9 @@ async fn listen(addresses: &[String], port: u16) -> anyhow::Result<Vec<TcpListen
                     port = listener.local_addr().map_or(port, |a| a.port());
                     listeners.push(listener);
                 }
-                Err(error) => problem = Some(anyhow::anyhow!("unable to listen on port {port} of {host}: {error}")),
+                Err(error) => {
+                    problem = Some(anyhow::anyhow!("unable to listen on port {port} of {host}: {error}"))
+                }
             }
         }
     }

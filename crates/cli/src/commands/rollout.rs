@@ -53,7 +53,8 @@ impl TargetArgs {
         if self.words.is_empty() && self.files.is_empty() {
             bail!("required resource not specified");
         }
-        let wanted = Wanted { words: &self.words, files: &self.files, selectors: &self.selectors, all: false };
+        let wanted =
+            Wanted { words: &self.words, files: &self.files, selectors: &self.selectors, all: false };
         wanted.find_all(context).await
     }
 }
@@ -166,7 +167,8 @@ struct Revision {
 /// The revisions of a workload, oldest first.
 async fn revisions(context: &Context, found: &Found) -> anyhow::Result<Vec<Revision>> {
     let uid = text(&found.object, "/metadata/uid");
-    let owned = |object: &&Value| list(object, "/metadata/ownerReferences").iter().any(|o| text(o, "/uid") == uid);
+    let owned =
+        |object: &&Value| list(object, "/metadata/ownerReferences").iter().any(|o| text(o, "/uid") == uid);
     let selector = super::selector_text(&found.object);
     let mut all: BTreeMap<i64, Revision> = BTreeMap::new();
     let cause = |object: &Value| {
@@ -177,7 +179,9 @@ async fn revisions(context: &Context, found: &Found) -> anyhow::Result<Vec<Revis
             let sets = context.mapping("replicasets.apps").await?;
             let items = context.list(&sets, found.namespace.as_deref(), &selector, "").await?;
             for set in items.iter().filter(owned) {
-                let Some(number) = keelson_api_types::meta::annotation(set, REVISION).and_then(|r| r.parse().ok()) else {
+                let Some(number) =
+                    keelson_api_types::meta::annotation(set, REVISION).and_then(|r| r.parse().ok())
+                else {
                     continue;
                 };
                 let mut template = set.pointer("/spec/template").cloned().unwrap_or_default();
@@ -272,7 +276,11 @@ async fn pause(context: &Context, args: TargetArgs, paused: bool) -> anyhow::Res
     for found in args.find(context).await? {
         if found.mapping.kind != "Deployment" {
             let what = if paused { "pausing" } else { "resuming" };
-            errors.push(anyhow::anyhow!("{}s {:?} {what} is not supported", found.mapping.kind_name(), found.name));
+            errors.push(anyhow::anyhow!(
+                "{}s {:?} {what} is not supported",
+                found.mapping.kind_name(),
+                found.name
+            ));
             continue;
         }
         if flag(&found.object, "/spec/paused") == paused {
@@ -299,7 +307,8 @@ async fn restart(context: &Context, args: TargetArgs) -> anyhow::Result<()> {
         }
         let now = keelson_api_types::meta::now_rfc3339();
         let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
-        let call = Call::patch(found.path(), STRATEGIC_PATCH, &patch).query("fieldManager", "kubectl-rollout");
+        let call =
+            Call::patch(found.path(), STRATEGIC_PATCH, &patch).query("fieldManager", "kubectl-rollout");
         let object = context.rest.json(call).await?;
         printer.change(&found.mapping, &object, "restarted", DryRun::None);
     }

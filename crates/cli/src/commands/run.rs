@@ -106,13 +106,15 @@ pub async fn run(context: &Context, args: RunArgs) -> anyhow::Result<()> {
     let mut printer = args.common.output.printer()?;
     if attach && dry_run == DryRun::None {
         // What is attached speaks for itself.
-        printer = OutputArgs { output: Some("jsonpath={''}".to_owned()), ..OutputArgs::default() }.printer()?;
+        printer =
+            OutputArgs { output: Some("jsonpath={''}".to_owned()), ..OutputArgs::default() }.printer()?;
     }
     let created = submit(context, &mapping, pod, "created", &printer, dry_run, "kubectl-run").await?;
     if let Some(port) = args.port.filter(|_| args.expose) {
         let services = context.mapping("services").await?;
         let mut service = object(&services, &args.name);
-        service["spec"] = json!({"selector": labels, "ports": [{"port": port, "protocol": "TCP", "targetPort": port}]});
+        service["spec"] =
+            json!({"selector": labels, "ports": [{"port": port, "protocol": "TCP", "targetPort": port}]});
         submit(context, &services, service, "created", &printer, dry_run, "kubectl-run").await?;
     }
     if !attach || dry_run != DryRun::None {
@@ -137,7 +139,8 @@ fn container(args: &RunArgs) -> anyhow::Result<serde_json::Value> {
     }
     if !args.env.is_empty() {
         let env = pairs(args.env.iter().map(String::as_str))?;
-        container["env"] = env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        container["env"] =
+            env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     }
     if let Some(port) = args.port {
         container["ports"] = json!([{"containerPort": port}]);
@@ -177,17 +180,24 @@ async fn follow(context: &Context, args: &RunArgs, pod: Found) -> anyhow::Result
     let started = |object: Option<&serde_json::Value>| {
         object.is_some_and(|pod| {
             matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
-                || list(pod, "/status/containerStatuses").iter().any(|s| s.pointer("/state/running").is_some())
+                || list(pod, "/status/containerStatuses")
+                    .iter()
+                    .any(|s| s.pointer("/state/running").is_some())
         })
     };
     let deadline = tokio::time::Instant::now() + limit;
-    let running = super::wait::until(context, &pod, deadline, started).await?.context("the pod was deleted")?;
+    let running =
+        super::wait::until(context, &pod, deadline, started).await?.context("the pod was deleted")?;
     if matches!(text(&running, "/status/phase"), "Succeeded" | "Failed") {
         crate::io::print(&context.rest.text(Call::get(format!("{}/log", pod.path())).accept("*/*")).await?);
         return exit_of(&running);
     }
-    let streams =
-        StreamArgs { container: Some(args.name.clone()), stdin: args.stdin, tty: args.tty, quiet: args.quiet };
+    let streams = StreamArgs {
+        container: Some(args.name.clone()),
+        stdin: args.stdin,
+        tty: args.tty,
+        quiet: args.quiet,
+    };
     attach_to(context, &Found { object: running, ..pod }, &streams).await
 }
 

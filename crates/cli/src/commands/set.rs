@@ -168,7 +168,9 @@ fn images(spec: &Value, changes: &Map<String, Value>) -> anyhow::Result<Value> {
     for (name, image) in changes {
         let mut known = name == "*";
         for kind in ["containers", "initContainers"] {
-            for container in list(spec, &format!("/{kind}")).iter().filter(|c| name == "*" || text(c, "/name") == name) {
+            for container in
+                list(spec, &format!("/{kind}")).iter().filter(|c| name == "*" || text(c, "/name") == name)
+            {
                 known = true;
                 if container.get("image") != Some(image) {
                     append(&mut patch, kind, json!({"name": text(container, "/name"), "image": image}));
@@ -203,11 +205,20 @@ async fn env(context: &Context, args: EnvArgs) -> anyhow::Result<()> {
     let (words, mut changes) = split(&args.words);
     changes.extend(args.env.iter().cloned());
     if args.list {
-        let wanted =
-            Wanted { words: &words, files: &args.target.files, selectors: &args.target.selectors, all: args.target.all };
+        let wanted = Wanted {
+            words: &words,
+            files: &args.target.files,
+            selectors: &args.target.selectors,
+            all: args.target.all,
+        };
         for one in wanted.find_all(context).await? {
             for container in list(&pod_spec(&one), "/containers") {
-                crate::outln!("# {} {}, container {}", one.mapping.resource, one.name, text(container, "/name"));
+                crate::outln!(
+                    "# {} {}, container {}",
+                    one.mapping.resource,
+                    one.name,
+                    text(container, "/name")
+                );
                 for variable in list(container, "/env") {
                     crate::outln!("{}={}", text(variable, "/name"), text(variable, "/value"));
                 }
@@ -231,7 +242,8 @@ async fn env(context: &Context, args: EnvArgs) -> anyhow::Result<()> {
     }
     change(context, &words, &args.target, "env updated", |spec| {
         let chosen = list(spec, "/containers").iter().filter(|c| fits(&args.containers, text(c, "/name")));
-        let patched: Vec<Value> = chosen.map(|c| json!({"name": text(c, "/name"), "env": variables})).collect();
+        let patched: Vec<Value> =
+            chosen.map(|c| json!({"name": text(c, "/name"), "env": variables})).collect();
         if patched.is_empty() {
             bail!("no container fits {:?}", args.containers);
         }
@@ -254,8 +266,10 @@ async fn from_keys(context: &Context, from: &str, prefix: &str) -> anyhow::Resul
     let keys = crate::value::map(&object, "/data").into_iter().flatten().map(|(key, _)| key);
     Ok(keys
         .map(|key| {
-            let variable: String =
-                key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+            let variable: String = key
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+                .collect();
             json!({"name": format!("{prefix}{variable}"), "valueFrom": {field: {"name": name, "key": key}}})
         })
         .collect())
@@ -288,9 +302,15 @@ mod tests {
     fn images_change_only_where_they_differ() {
         let spec = json!({"containers": [{"name": "a", "image": "x:1"}, {"name": "b", "image": "x:2"}]});
         let changes = |name: &str| json!({name: "x:2"}).as_object().cloned().expect("map");
-        assert_eq!(images(&spec, &changes("a")).expect("a patch"), json!({"containers": [{"name": "a", "image": "x:2"}]}));
+        assert_eq!(
+            images(&spec, &changes("a")).expect("a patch"),
+            json!({"containers": [{"name": "a", "image": "x:2"}]})
+        );
         assert_eq!(images(&spec, &changes("b")).expect("a patch"), Value::Null);
-        assert_eq!(images(&spec, &changes("*")).expect("a patch"), json!({"containers": [{"name": "a", "image": "x:2"}]}));
+        assert_eq!(
+            images(&spec, &changes("*")).expect("a patch"),
+            json!({"containers": [{"name": "a", "image": "x:2"}]})
+        );
         assert!(images(&spec, &changes("z")).is_err());
     }
 

@@ -45,7 +45,9 @@ fn parse(word: &str) -> anyhow::Result<Option<Taint>> {
     let (pair, effect) = body.split_once(':').unwrap_or((body, ""));
     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
     if !(removed && effect.is_empty()) && !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
-        bail!("invalid taint effect: {effect}, unsupported taint effect: NoSchedule, PreferNoSchedule or NoExecute is expected");
+        bail!(
+            "invalid taint effect: {effect}, unsupported taint effect: NoSchedule, PreferNoSchedule or NoExecute is expected"
+        );
     }
     Ok(Some(Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned(), removed }))
 }

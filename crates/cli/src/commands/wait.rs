@@ -84,13 +84,17 @@ impl Goal {
             (Goal::Deleted, object) => object.is_none(),
             (Goal::Created, object) => object.is_some(),
             (_, None) => false,
-            (Goal::Condition { name, status }, Some(object)) => list(object, "/status/conditions").iter().any(|c| {
-                let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
-                let observed = c.get("observedGeneration").and_then(Value::as_i64);
-                // A condition about an older specification says nothing about this one.
-                let current = observed.is_none() || generation.is_none() || observed >= generation;
-                text(c, "/type").eq_ignore_ascii_case(name) && text(c, "/status").eq_ignore_ascii_case(status) && current
-            }),
+            (Goal::Condition { name, status }, Some(object)) => {
+                list(object, "/status/conditions").iter().any(|c| {
+                    let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
+                    let observed = c.get("observedGeneration").and_then(Value::as_i64);
+                    // A condition about an older specification says nothing about this one.
+                    let current = observed.is_none() || generation.is_none() || observed >= generation;
+                    text(c, "/type").eq_ignore_ascii_case(name)
+                        && text(c, "/status").eq_ignore_ascii_case(status)
+                        && current
+                })
+            }
             (Goal::JsonPath { template, value }, Some(object)) => {
                 let nodes = template.select(object);
                 match value {
@@ -162,7 +166,8 @@ async fn find(
             failure::all(errors)?;
             return Ok(found);
         }
-        let absent = !errors.is_empty() && errors.iter().all(|e| failure::is(e, "NotFound")) || found.is_empty();
+        let absent =
+            !errors.is_empty() && errors.iter().all(|e| failure::is(e, "NotFound")) || found.is_empty();
         if goals.contains(&Goal::Created) && absent && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(200)).await;
             continue;
@@ -179,8 +184,9 @@ async fn find(
 pub fn timeout(text: &str) -> anyhow::Result<Option<Duration>> {
     let nanos = match text.parse::<i64>() {
         Ok(seconds) => seconds * 1_000_000_000,
-        Err(_) => keelson_api_types::duration::parse_go(text)
-            .with_context(|| format!("invalid argument {text:?} for \"--timeout\" flag: a duration such as 30s is expected"))?,
+        Err(_) => keelson_api_types::duration::parse_go(text).with_context(|| {
+            format!("invalid argument {text:?} for \"--timeout\" flag: a duration such as 30s is expected")
+        })?,
     };
     Ok(match nanos {
         0 => None,
@@ -205,8 +211,9 @@ pub async fn until(
     deadline: Instant,
     reached: impl Fn(Option<&Value>) -> bool,
 ) -> anyhow::Result<Option<Value>> {
-    let expired =
-        || anyhow::anyhow!("timed out waiting for the condition on {}/{}", found.mapping.resource, found.name);
+    let expired = || {
+        anyhow::anyhow!("timed out waiting for the condition on {}/{}", found.mapping.resource, found.name)
+    };
     loop {
         let path = found.mapping.collection(found.namespace.as_deref());
         let call = Call::get(path).query("fieldSelector", format!("metadata.name={}", found.name));
@@ -258,7 +265,9 @@ mod tests {
 
     #[test]
     fn goals_are_reached_or_not() {
-        let ready = |status: &str| Some(json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]}}));
+        let ready = |status: &str| {
+            Some(json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]}}))
+        };
         check("delete", None, true);
         check("delete", ready("True"), false);
         check("create", None, false);
@@ -277,9 +286,7 @@ mod tests {
 
     #[test]
     fn a_condition_of_an_older_generation_does_not_count() {
-        let object = |observed: i64| {
-            json!({"metadata": {"generation": 2}, "status": {"conditions": [{"type": "A", "status": "True", "observedGeneration": observed}]}})
-        };
+        let object = |observed: i64| json!({"metadata": {"generation": 2}, "status": {"conditions": [{"type": "A", "status": "True", "observedGeneration": observed}]}});
         check("condition=A", Some(object(1)), false);
         check("condition=A", Some(object(2)), true);
     }

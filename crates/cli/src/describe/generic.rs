@@ -55,7 +55,8 @@ pub(super) fn title(name: &str) -> String {
         let starts = match before {
             None => true,
             Some(b) => {
-                c.is_uppercase() && (b.is_lowercase() || after.is_some_and(|a| a.is_lowercase()) && b.is_uppercase())
+                c.is_uppercase()
+                    && (b.is_lowercase() || after.is_some_and(|a| a.is_lowercase()) && b.is_uppercase())
             }
         };
         match words.last_mut() {
@@ -77,7 +78,13 @@ pub(super) fn title(name: &str) -> String {
 mod tests {
     #[test]
     fn names_become_titles() {
-        for (name, title) in [("apiVersion", "API Version"), ("podCIDR", "Pod CIDR"), ("uid", "UID"), ("a.b/c", "a.b/c"), ("HTTPGet", "HTTP Get")] {
+        for (name, title) in [
+            ("apiVersion", "API Version"),
+            ("podCIDR", "Pod CIDR"),
+            ("uid", "UID"),
+            ("a.b/c", "a.b/c"),
+            ("HTTPGet", "HTTP Get"),
+        ] {
             assert_eq!(super::title(name), title);
         }
     }

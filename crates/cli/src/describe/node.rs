@@ -85,7 +85,9 @@ type Amounts = BTreeMap<String, Quantity>;
 
 fn amounts(value: Option<&Value>) -> Amounts {
     let amounts = value.and_then(Value::as_object).into_iter().flatten();
-    amounts.filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(&shown(Some(amount))).ok()?))).collect()
+    amounts
+        .filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(&shown(Some(amount))).ok()?)))
+        .collect()
 }
 
 fn add(total: &mut Amounts, more: &Amounts) {
@@ -158,7 +160,8 @@ fn pods(page: &mut Page, node: &Value, pods: &[Value]) {
         let of = allocatable.get(name);
         page.line(1, &format!("{name}\t{}\t{}", share(requests.get(name), of), share(limits.get(name), of)));
     }
-    let others = allocatable.keys().filter(|n| !matches!(n.as_str(), "cpu" | "memory" | "ephemeral-storage" | "pods"));
+    let others =
+        allocatable.keys().filter(|n| !matches!(n.as_str(), "cpu" | "memory" | "ephemeral-storage" | "pods"));
     for name in others {
         let of = allocatable.get(name);
         page.line(1, &format!("{name}\t{}\t{}", share(requests.get(name), of), share(limits.get(name), of)));

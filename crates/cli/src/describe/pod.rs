@@ -140,7 +140,9 @@ fn describe_container(page: &mut Page, container: &Value, status: Option<&Value>
             amounts.iter().for_each(|(name, amount)| page.field(3, name, shown(Some(amount))));
         }
     }
-    for (title, field) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")] {
+    for (title, field) in
+        [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
+    {
         if let Some(probe) = container.get(field) {
             page.field(2, title, probe_text(probe));
         }
@@ -153,7 +155,11 @@ fn ports(page: &mut Page, container: &Value) {
     let ports = |field: &str| -> Vec<String> {
         let shown = |port: &Value| {
             let name = text(port, "/name");
-            let suffix = if name.is_empty() || field != "containerPort" { String::new() } else { format!(" ({name})") };
+            let suffix = if name.is_empty() || field != "containerPort" {
+                String::new()
+            } else {
+                format!(" ({name})")
+            };
             format!("{}/{}{suffix}", number(port, &format!("/{field}")), text(port, "/protocol"))
         };
         list(container, "/ports").iter().map(shown).collect()
@@ -261,8 +267,7 @@ fn variable_text(variable: &Value, pod: Option<&Value>) -> String {
     if let Some(resource) = source.get("resourceFieldRef") {
         return format!(" ({})", text(resource, "/resource"));
     }
-    for (field, words, kind) in
-        [("secretKeyRef", "in secret", ""), ("configMapKeyRef", "of config map", "")]
+    for (field, words, kind) in [("secretKeyRef", "in secret", ""), ("configMapKeyRef", "of config map", "")]
     {
         if let Some(reference) = source.get(field) {
             let (key, name) = (text(reference, "/key"), text(reference, "/name"));
@@ -313,12 +318,18 @@ fn volume_source(page: &mut Page, volume: &Value) {
         ("hostPath", "HostPath (bare host directory volume)"),
         ("configMap", "ConfigMap (a volume populated by a ConfigMap)"),
         ("secret", "Secret (a volume populated by a Secret)"),
-        ("persistentVolumeClaim", "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)"),
+        (
+            "persistentVolumeClaim",
+            "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)",
+        ),
         ("projected", "Projected (a volume that contains injected data from multiple sources)"),
         ("downwardAPI", "DownwardAPI (a volume populated by information about the pod)"),
         ("nfs", "NFS (an NFS mount that lasts the lifetime of a pod)"),
         ("csi", "CSI (a Container Storage Interface (CSI) volume source)"),
-        ("ephemeral", "EphemeralVolume (an inline specification for a volume that gets created and deleted with the pod)"),
+        (
+            "ephemeral",
+            "EphemeralVolume (an inline specification for a volume that gets created and deleted with the pod)",
+        ),
         ("image", "Image (a container image or OCI artifact)"),
     ];
     let Some((field, title)) = kinds.iter().find(|(field, _)| volume.get(*field).is_some()) else {
@@ -394,7 +405,12 @@ fn placement(page: &mut Page, indent: &str, spec: Option<&Value>) {
     let spread: Vec<String> = list(spec, "/topologySpreadConstraints")
         .iter()
         .map(|c| {
-            format!("{}:{} when max skew {} is exceeded", text(c, "/topologyKey"), text(c, "/whenUnsatisfiable"), number(c, "/maxSkew"))
+            format!(
+                "{}:{} when max skew {} is exceeded",
+                text(c, "/topologyKey"),
+                text(c, "/whenUnsatisfiable"),
+                number(c, "/maxSkew")
+            )
         })
         .collect();
     if !spread.is_empty() {
@@ -414,7 +430,8 @@ fn toleration(toleration: &Value) -> String {
     }
     // A toleration of everything has neither key nor value.
     if text(toleration, "/operator") == "Exists" && value.is_empty() {
-        out += if text(toleration, "/key").is_empty() && effect.is_empty() { "op=Exists" } else { " op=Exists" };
+        out +=
+            if text(toleration, "/key").is_empty() && effect.is_empty() { "op=Exists" } else { " op=Exists" };
     }
     if let Some(seconds) = toleration.get("tolerationSeconds") {
         out += &format!(" for {seconds}s");
@@ -430,7 +447,10 @@ mod tests {
     #[test]
     fn probes_and_tolerations_read_as_upstream_prints_them() {
         let probe = json!({"httpGet": {"path": "/", "port": 80, "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3});
-        assert_eq!(probe_text(&probe), "http-get http://:80/ delay=0s timeout=1s period=10s #success=1 #failure=3");
+        assert_eq!(
+            probe_text(&probe),
+            "http-get http://:80/ delay=0s timeout=1s period=10s #success=1 #failure=3"
+        );
         let not_ready = json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
         assert_eq!(toleration(&not_ready), "node.kubernetes.io/not-ready:NoExecute op=Exists for 300s");
         assert_eq!(toleration(&json!({"operator": "Exists"})), "op=Exists");

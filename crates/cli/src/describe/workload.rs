@@ -49,7 +49,9 @@ fn replica_sets(page: &mut Page, object: &Value, sets: &[Value]) {
     if sets.is_empty() {
         return;
     }
-    let revision = |o: &Value| keelson_api_types::meta::annotation(o, "deployment.kubernetes.io/revision").map(str::to_owned);
+    let revision = |o: &Value| {
+        keelson_api_types::meta::annotation(o, "deployment.kubernetes.io/revision").map(str::to_owned)
+    };
     let present = revision(object);
     let (new, old): (Vec<&Value>, Vec<&Value>) =
         sets.iter().partition(|set| revision(set) == present && present.is_some());
@@ -58,7 +60,11 @@ fn replica_sets(page: &mut Page, object: &Value, sets: &[Value]) {
             .iter()
             .map(|set| {
                 let name = text(set, "/metadata/name");
-                format!("{name} ({}/{} replicas created)", number(set, "/status/replicas"), number(set, "/spec/replicas"))
+                format!(
+                    "{name} ({}/{} replicas created)",
+                    number(set, "/status/replicas"),
+                    number(set, "/spec/replicas")
+                )
             })
             .collect();
         if texts.is_empty() { "<none>".to_owned() } else { texts.join(", ") }
@@ -119,7 +125,8 @@ pub(super) fn stateful_set(object: &Value, related: &Related) -> String {
             page.field(1, "Name", text(claim, "/metadata/name"));
             page.field(1, "StorageClass", text(claim, "/spec/storageClassName"));
             page.field(1, "Capacity", shown(claim.pointer("/spec/resources/requests/storage")));
-            let modes: Vec<&str> = list(claim, "/spec/accessModes").iter().filter_map(Value::as_str).collect();
+            let modes: Vec<&str> =
+                list(claim, "/spec/accessModes").iter().filter_map(Value::as_str).collect();
             page.field(1, "Access Modes", format!("[{}]", modes.join(" ")));
         }
     }
@@ -184,7 +191,11 @@ pub(super) fn job(object: &Value, related: &Related) -> String {
         None => String::new(),
     };
     let (active, succeeded, failed) = (status("active"), status("succeeded"), status("failed"));
-    page.field(0, "Pods Statuses", format!("{active} Active{ready} / {succeeded} Succeeded / {failed} Failed"));
+    page.field(
+        0,
+        "Pods Statuses",
+        format!("{active} Active{ready} / {succeeded} Succeeded / {failed} Failed"),
+    );
     if text(object, "/spec/completionMode") == "Indexed" {
         let done = text(object, "/status/completedIndexes");
         page.field(0, "Completed Indexes", if done.is_empty() { "<none>" } else { done });

@@ -40,7 +40,8 @@ pub(super) fn template(text: &str) -> Result<Vec<Part>> {
             Block::Operands(operands) => parts.push(Part::Paths(operands)),
             Block::Range(path) => open.push((path, std::mem::take(&mut parts))),
             Block::End => {
-                let (path, outer) = open.pop().ok_or_else(|| ParseError::new("not in range, nothing to end"))?;
+                let (path, outer) =
+                    open.pop().ok_or_else(|| ParseError::new("not in range, nothing to end"))?;
                 let body = std::mem::replace(&mut parts, outer);
                 parts.push(Part::Range(path, body));
             }
@@ -235,7 +236,8 @@ impl Parser<'_> {
                     name.extend(self.next());
                     continue;
                 }
-                '.' | '[' | ']' | '(' | ')' | '=' | '!' | '<' | '>' | '"' | '\'' | '{' | '}' | ',' | '@' | '$' => break,
+                '.' | '[' | ']' | '(' | ')' | '=' | '!' | '<' | '>' | '"' | '\'' | '{' | '}' | ',' | '@'
+                | '$' => break,
                 c if c.is_whitespace() => break,
                 c => name.push(c),
             }

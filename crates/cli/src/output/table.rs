@@ -49,7 +49,10 @@ impl TablePrinter {
     fn learn_columns(&mut self, table: &Value) {
         let definitions = list(table, "/columnDefinitions");
         if !definitions.is_empty() {
-            let shown = definitions.iter().enumerate().filter(|(_, c)| self.options.wide || number(c, "/priority") == 0);
+            let shown = definitions
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| self.options.wide || number(c, "/priority") == 0);
             self.columns = shown.map(|(index, c)| (index, text(c, "/name").to_uppercase())).collect();
         }
     }
@@ -60,7 +63,9 @@ impl TablePrinter {
         cells.extend(options.with_event.then(|| "EVENT".to_owned()));
         cells.extend(options.with_namespace.then(|| "NAMESPACE".to_owned()));
         cells.extend(self.columns.iter().map(|(_, name)| name.clone()));
-        cells.extend(options.label_columns.iter().map(|key| key.rsplit('/').next().unwrap_or(key).to_uppercase()));
+        cells.extend(
+            options.label_columns.iter().map(|key| key.rsplit('/').next().unwrap_or(key).to_uppercase()),
+        );
         cells.extend(options.show_labels.then(|| "LABELS".to_owned()));
         cells
     }
@@ -79,7 +84,8 @@ impl TablePrinter {
                 _ => cell,
             });
         }
-        let value_of = |key: &String| labels.and_then(|l| l.get(key)).and_then(Value::as_str).unwrap_or_default();
+        let value_of =
+            |key: &String| labels.and_then(|l| l.get(key)).and_then(Value::as_str).unwrap_or_default();
         cells.extend(options.label_columns.iter().map(|key| value_of(key).to_owned()));
         cells.extend(options.show_labels.then(|| labels_text(labels)));
         cells
@@ -160,7 +166,11 @@ mod tests {
             "NAMESPACE   NAME        RESTARTS   IP\nns          a           0          10.0.0.1\nns          long-name   12         10.0.0.1\n",
         );
         check(
-            Options { label_columns: vec!["k.io/app".into(), "app".into()], show_labels: true, ..Options::default() },
+            Options {
+                label_columns: vec!["k.io/app".into(), "app".into()],
+                show_labels: true,
+                ..Options::default()
+            },
             "NAME        RESTARTS   APP   APP   LABELS\na           0                x     app=x\nlong-name   12                     <none>\n",
         );
         check(

@@ -138,9 +138,11 @@ async fn keep_running(spec: Spec, mut inbox: mpsc::Receiver<Command>, state: Arc
                 let command = tokio::select! {
                     how = process.ended() => { note(&|s| s.last_exit = Some(how.clone())); None }
                     command = inbox.recv() => {
+                        // The supervisor itself ends: the component runs on.
+                        let Some(command) = command else { return };
                         let how = process.stop(PATIENCE).await;
                         note(&|s| s.last_exit = Some(how.clone()));
-                        command
+                        Some(command)
                     }
                 };
                 let _ = std::fs::remove_file(&spec.pid_file);

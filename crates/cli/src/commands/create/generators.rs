@@ -306,7 +306,8 @@ pub async fn run(context: &Context, generator: Generator) -> anyhow::Result<()> 
                     [("minAvailable", &args.min_available), ("maxUnavailable", &args.max_unavailable)]
                 {
                     if let Some(value) = value {
-                        object["spec"][field] = value.parse::<i64>().map_or_else(|_| json!(value), |n| json!(n));
+                        object["spec"][field] =
+                            value.parse::<i64>().map_or_else(|_| json!(value), |n| json!(n));
                     }
                 }
                 Ok(())
@@ -395,7 +396,8 @@ async fn role(context: &Context, word: &str, args: RoleArgs) -> anyhow::Result<(
     }
     let mut by_group: Vec<(String, Vec<String>)> = Vec::new();
     for resource in &args.resource {
-        let (name, subresource) = resource.split_once('/').map_or((resource.as_str(), None), |(n, s)| (n, Some(s)));
+        let (name, subresource) =
+            resource.split_once('/').map_or((resource.as_str(), None), |(n, s)| (n, Some(s)));
         let (group, plural) = if name == "*" {
             ("*".to_owned(), "*".to_owned())
         } else {
@@ -471,7 +473,8 @@ async fn job(context: &Context, args: JobArgs) -> anyhow::Result<()> {
             let name = name.context("from must be an existing cronjob: cronjob/NAME")?;
             let cron = context.mapping("cronjobs.batch").await?;
             let object = context.get(&cron, Some(&context.namespace), name).await?;
-            annotations = object.pointer("/spec/jobTemplate/metadata/annotations").cloned().unwrap_or(json!({}));
+            annotations =
+                object.pointer("/spec/jobTemplate/metadata/annotations").cloned().unwrap_or(json!({}));
             annotations["cronjob.kubernetes.io/instantiate"] = "manual".into();
             owner = json!([{"apiVersion": "batch/v1", "kind": "CronJob", "name": name,
                 "uid": object.pointer("/metadata/uid"), "controller": true}]);
@@ -530,7 +533,9 @@ async fn token(context: &Context, args: TokenArgs) -> anyhow::Result<()> {
 
 async fn ingress(context: &Context, args: IngressArgs) -> anyhow::Result<()> {
     if args.rule.is_empty() && args.default_backend.is_none() {
-        bail!("not enough information provided: every ingress has to either specify a default-backend (which catches all traffic) or a list of rules (which catch specific paths)");
+        bail!(
+            "not enough information provided: every ingress has to either specify a default-backend (which catches all traffic) or a list of rules (which catch specific paths)"
+        );
     }
     make(context, "ingresses.networking.k8s.io", &args.name, &args.common, |object| {
         let (mut rules, mut tls): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
@@ -551,7 +556,11 @@ async fn ingress(context: &Context, args: IngressArgs) -> anyhow::Result<()> {
             object["spec"]["defaultBackend"] = backend_of(backend)?;
         }
         if !args.annotation.is_empty() {
-            set(object, &["metadata", "annotations"], pairs(args.annotation.iter().map(String::as_str))?.into());
+            set(
+                object,
+                &["metadata", "annotations"],
+                pairs(args.annotation.iter().map(String::as_str))?.into(),
+            );
         }
         Ok(())
     })
@@ -567,7 +576,8 @@ fn backend_of(text: &str) -> anyhow::Result<Value> {
 fn ingress_rule(rule: &str, rules: &mut Vec<Value>, tls: &mut Vec<Value>) -> anyhow::Result<()> {
     let mut parts = rule.split(',');
     let main = parts.next().unwrap_or_default();
-    let (place, backend) = main.split_once('=').with_context(|| format!("rule {rule:?} is not HOST/PATH=SERVICE:PORT"))?;
+    let (place, backend) =
+        main.split_once('=').with_context(|| format!("rule {rule:?} is not HOST/PATH=SERVICE:PORT"))?;
     let (host, path) = place.split_once('/').unwrap_or((place, ""));
     let (path, kind) = match path.strip_suffix('*') {
         Some(prefix) => (format!("/{prefix}"), "Prefix"),
@@ -602,14 +612,22 @@ mod tests {
 
     #[test]
     fn containers_are_named_after_their_image() {
-        for (image, name) in [("nginx", "nginx"), ("docker.io/library/nginx:1.2", "nginx"), ("a/b_c@sha256:1", "b-c"), ("host:5000/x:1", "x")] {
+        for (image, name) in [
+            ("nginx", "nginx"),
+            ("docker.io/library/nginx:1.2", "nginx"),
+            ("a/b_c@sha256:1", "b-c"),
+            ("host:5000/x:1", "x"),
+        ] {
             assert_eq!(container_name(image), name);
         }
     }
 
     #[test]
     fn ports_and_rules_are_read() {
-        assert_eq!(service_port("80:8080").expect("a port"), json!({"name": "80-8080", "port": 80, "protocol": "TCP", "targetPort": 8080}));
+        assert_eq!(
+            service_port("80:8080").expect("a port"),
+            json!({"name": "80-8080", "port": 80, "protocol": "TCP", "targetPort": 8080})
+        );
         assert_eq!(service_port("80:web").expect("a port")["targetPort"], json!("web"));
         let (mut rules, mut tls) = (Vec::new(), Vec::new());
         ingress_rule("a.com/x*=svc:80,tls=cert", &mut rules, &mut tls).expect("a rule");

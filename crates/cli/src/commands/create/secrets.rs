@@ -196,7 +196,9 @@ pub async fn secret(context: &Context, command: SecretCommand) -> anyhow::Result
 
 fn docker_config(args: &DockerArgs) -> anyhow::Result<Value> {
     if args.docker_username.is_empty() || args.docker_password.is_empty() {
-        bail!("either --from-file or the combination of --docker-username, --docker-password and --docker-server is required");
+        bail!(
+            "either --from-file or the combination of --docker-username, --docker-password and --docker-server is required"
+        );
     }
     let auth = BASE64.encode(format!("{}:{}", args.docker_username, args.docker_password));
     let mut entry = json!({"username": args.docker_username, "password": args.docker_password, "auth": auth});

@@ -44,8 +44,10 @@ fn deployment(object: &Value, revision: i64) -> anyhow::Result<(String, bool)> {
     }
     let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     let status = |field: &str| number(object, &format!("/status/{field}"));
-    let (total, updated, available) = (status("replicas"), status("updatedReplicas"), status("availableReplicas"));
-    let waiting = |what: String| (format!("Waiting for deployment {name:?} rollout to finish: {what}...\n"), false);
+    let (total, updated, available) =
+        (status("replicas"), status("updatedReplicas"), status("availableReplicas"));
+    let waiting =
+        |what: String| (format!("Waiting for deployment {name:?} rollout to finish: {what}...\n"), false);
     Ok(if updated < wanted {
         waiting(format!("{updated} out of {wanted} new replicas have been updated"))
     } else if total > updated {
@@ -68,7 +70,8 @@ fn daemon_set(object: &Value) -> anyhow::Result<(String, bool)> {
     let status = |field: &str| number(object, &format!("/status/{field}"));
     let (wanted, updated, available) =
         (status("desiredNumberScheduled"), status("updatedNumberScheduled"), status("numberAvailable"));
-    let waiting = |what: String| (format!("Waiting for daemon set {name:?} rollout to finish: {what}...\n"), false);
+    let waiting =
+        |what: String| (format!("Waiting for daemon set {name:?} rollout to finish: {what}...\n"), false);
     Ok(if updated < wanted {
         waiting(format!("{updated} out of {wanted} new pods have been updated"))
     } else if available < wanted {
@@ -105,8 +108,9 @@ fn stateful_set(object: &Value) -> anyhow::Result<(String, bool)> {
     }
     let (next, current) = (text(object, "/status/updateRevision"), text(object, "/status/currentRevision"));
     if next != current {
-        let text =
-            format!("waiting for statefulset rolling update to complete {updated} pods at revision {next}...\n");
+        let text = format!(
+            "waiting for statefulset rolling update to complete {updated} pods at revision {next}...\n"
+        );
         return Ok((text, false));
     }
     let pods = status("currentReplicas");
@@ -126,14 +130,36 @@ mod tests {
     #[test]
     fn deployments_say_how_far_they_are() {
         let spec = json!({"replicas": 3});
-        let status = |total: i64, updated: i64, available: i64| {
-            json!({"observedGeneration": 2, "replicas": total, "updatedReplicas": updated, "availableReplicas": available})
-        };
+        let status = |total: i64, updated: i64, available: i64| json!({"observedGeneration": 2, "replicas": total, "updatedReplicas": updated, "availableReplicas": available});
         let waiting = |text: &str| format!("Waiting for deployment \"web\" rollout to finish: {text}...\n");
-        check("Deployment", spec.clone(), json!({"observedGeneration": 1}), "Waiting for deployment spec update to be observed...\n", false);
-        check("Deployment", spec.clone(), status(3, 1, 3), &waiting("1 out of 3 new replicas have been updated"), false);
-        check("Deployment", spec.clone(), status(4, 3, 3), &waiting("1 old replicas are pending termination"), false);
-        check("Deployment", spec.clone(), status(3, 3, 2), &waiting("2 of 3 updated replicas are available"), false);
+        check(
+            "Deployment",
+            spec.clone(),
+            json!({"observedGeneration": 1}),
+            "Waiting for deployment spec update to be observed...\n",
+            false,
+        );
+        check(
+            "Deployment",
+            spec.clone(),
+            status(3, 1, 3),
+            &waiting("1 out of 3 new replicas have been updated"),
+            false,
+        );
+        check(
+            "Deployment",
+            spec.clone(),
+            status(4, 3, 3),
+            &waiting("1 old replicas are pending termination"),
+            false,
+        );
+        check(
+            "Deployment",
+            spec.clone(),
+            status(3, 3, 2),
+            &waiting("2 of 3 updated replicas are available"),
+            false,
+        );
         check("Deployment", spec, status(3, 3, 3), "deployment \"web\" successfully rolled out\n", true);
     }
 
@@ -147,7 +173,13 @@ mod tests {
     #[test]
     fn stateful_sets_and_daemon_sets_say_how_far_they_are() {
         let rolling = json!({"replicas": 2, "updateStrategy": {"type": "RollingUpdate"}});
-        check("StatefulSet", rolling.clone(), json!({"observedGeneration": 2, "readyReplicas": 1}), "Waiting for 1 pods to be ready...\n", false);
+        check(
+            "StatefulSet",
+            rolling.clone(),
+            json!({"observedGeneration": 2, "readyReplicas": 1}),
+            "Waiting for 1 pods to be ready...\n",
+            false,
+        );
         check(
             "StatefulSet",
             rolling.clone(),
