@@ -3,7 +3,6 @@
 //! Runtimes of the interface's newer versions stream it themselves (`GetContainerEvents`). containerd 1.6 does
 //! not, so its own event service is asked first; the interface's stream is the way for every other runtime.
 
-use crate::error::{Error, Result};
 use crate::v1;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
 use containerd_client::events::{TaskDelete, TaskExit, TaskOom, TaskStart};
@@ -13,6 +12,8 @@ use containerd_client::types::Envelope;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -38,26 +39,55 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-pub(crate) async fn subscribe(
+/// Events as they come. containerd answers a subscription only with its first event, so that nothing is waited
+/// for here: the stream is there at once, and ends where the subscription fails or breaks.
+pub(crate) fn subscribe(
+    runtime: RuntimeServiceClient<Channel>,
+    channel: Channel,
+) -> BoxStream<'static, Event> {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        tokio::select! {
+            outcome = forward(runtime, channel, &sender) => {
+                if let Err(status) = outcome {
+                    tracing::debug!(%status, "the runtime's events ended");
+                }
+            }
+            () = sender.closed() => {}
+        }
+    });
+    ReceiverStream::new(receiver).boxed()
+}
+
+async fn forward(
     mut runtime: RuntimeServiceClient<Channel>,
     channel: Channel,
-) -> Result<BoxStream<'static, Event>> {
+    sender: &mpsc::Sender<Event>,
+) -> Result<(), tonic::Status> {
     let filters = ["/tasks/exit", "/tasks/oom", "/tasks/delete", "/tasks/start"]
         .map(|topic| format!("namespace=={NAMESPACE},topic==\"{topic}\""));
-    match EventsClient::new(channel).subscribe(SubscribeRequest { filters: filters.to_vec() }).await {
+    let request = SubscribeRequest { filters: filters.to_vec() };
+    match EventsClient::new(channel).subscribe(request).await {
         Ok(stream) => {
-            let events = stream.into_inner().take_while(|item| futures::future::ready(item.is_ok()));
-            Ok(events.filter_map(|item| futures::future::ready(item.ok().and_then(decode))).boxed())
+            let mut stream = stream.into_inner();
+            while let Some(envelope) = stream.message().await? {
+                send(sender, decode(envelope)).await;
+            }
         }
         Err(status) if status.code() == Code::Unimplemented => {
-            let stream = runtime
-                .get_container_events(v1::GetEventsRequest {})
-                .await
-                .map_err(Error::call("get_container_events", ""))?;
-            let events = stream.into_inner().take_while(|item| futures::future::ready(item.is_ok()));
-            Ok(events.filter_map(|item| futures::future::ready(item.ok().and_then(convert))).boxed())
+            let mut stream = runtime.get_container_events(v1::GetEventsRequest {}).await?.into_inner();
+            while let Some(event) = stream.message().await? {
+                send(sender, convert(event)).await;
+            }
         }
-        Err(status) => Err(Error::call("subscribe", "containerd events")(status)),
+        Err(status) => return Err(status),
+    }
+    Ok(())
+}
+
+async fn send(sender: &mpsc::Sender<Event>, event: Option<Event>) {
+    if let Some(event) = event {
+        let _ = sender.send(event).await;
     }
 }
 

@@ -114,16 +114,31 @@ impl Containerd {
     }
 }
 
+impl Containerd {
+    /// Processes that were started with our socket's path: nobody else has it.
+    fn shims(&self) -> Vec<String> {
+        let socket = self.socket().to_string_lossy().into_owned();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ours = processes.filter(|p| {
+            let line = fs::read(p.path().join("cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0).any(|argument| argument == socket.as_bytes())
+        });
+        ours.map(|p| p.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // Shims outlive containerd: their tasks go first, by the ids that the state directory lists.
         let tasks = self.options.state.join("io.containerd.runtime.v2.task/k8s.io");
-        let shims = fs::read_dir(&tasks).into_iter().flatten().flatten();
-        for pid in shims.filter_map(|e| fs::read_to_string(e.path().join("init.pid")).ok()) {
-            let _ = Command::new("kill").args(["-9", pid.trim()]).status();
-        }
+        let tasks = fs::read_dir(&tasks).into_iter().flatten().flatten();
+        let tasks: Vec<String> =
+            tasks.filter_map(|e| fs::read_to_string(e.path().join("init.pid")).ok()).collect();
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
+        // Shims outlive containerd, and tasks their shims.
+        for pid in self.shims().iter().chain(&tasks) {
+            let _ = Command::new("kill").args(["-9", pid.trim()]).stderr(Stdio::null()).status();
+        }
         let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let mut below: Vec<&str> = table
             .lines()

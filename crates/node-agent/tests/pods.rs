@@ -57,13 +57,15 @@ async fn a_pod_runs_survives_a_kill_and_an_agents_restart_and_goes_without_a_tra
     let status = world.until("ready again", is_ready).await;
     assert_eq!(status["containerStatuses"][0]["containerID"], id);
 
-    // The container's process dies: another runs within a second.
+    // The container's process dies: its event, not the relist of every 20 s, brings another. On an idle machine
+    // that takes a tenth of a second; the bound leaves room for a busy one.
     let runtime = world.ctx.runtime.clone();
     let begun = Instant::now();
     runtime.stop_container(id.trim_start_matches("containerd://"), Duration::ZERO).await.expect("stops");
     let status =
         world.until("a restart", |s| s["containerStatuses"][0]["restartCount"] == 1 && is_ready(s)).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    eprintln!("back after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
 
     world.set(&deleted(known));
