@@ -195,7 +195,9 @@ fn controller(object: &Value) -> String {
 }
 
 /// A table of a status' conditions with these columns beside the type.
-fn conditions(page: &mut Page, object: &Value, columns: &[(&str, &str)]) {
+///
+/// Upstream sets a space behind the first `spaced` cells of its rows, which shows in the columns' widths.
+fn conditions(page: &mut Page, object: &Value, columns: &[(&str, &str)], spaced: usize) {
     let conditions = list(object, "/status/conditions");
     if conditions.is_empty() {
         return;
@@ -216,8 +218,9 @@ fn conditions(page: &mut Page, object: &Value, columns: &[(&str, &str)]) {
                 value
             }
         });
-        let cells: Vec<String> =
+        let mut cells: Vec<String> =
             std::iter::once(string(condition, "/type").to_owned()).chain(cells).collect();
+        cells.iter_mut().take(spaced).for_each(|cell| cell.push(' '));
         page.line(1, &cells.join("\t"));
     }
 }

@@ -23,9 +23,6 @@ pub struct Global {
     /// The kubeconfig cluster to use
     #[arg(long, global = true, hide_short_help = true)]
     pub cluster: Option<String>,
-    /// The kubeconfig user to use
-    #[arg(long, global = true, hide_short_help = true)]
-    pub user: Option<String>,
     /// Address of the API server
     #[arg(short = 's', long, global = true, hide_short_help = true)]
     pub server: Option<String>,
@@ -110,11 +107,8 @@ impl Global {
             file.current_context = file.contexts.first().map(|c| c.name.clone());
         }
         let ca = certificate_authority(&file, self);
-        let options = KubeConfigOptions {
-            context: self.context.clone(),
-            cluster: self.cluster.clone(),
-            user: self.user.clone(),
-        };
+        let options =
+            KubeConfigOptions { context: self.context.clone(), cluster: self.cluster.clone(), user: None };
         let mut config =
             Config::from_custom_kubeconfig(file, &options).await.context("use the kubeconfig")?;
         config.root_cert_file = ca;

@@ -185,8 +185,22 @@ fn columns_text(columns: &[(String, Template)], objects: &[&Value], header: bool
 
 fn column_text(template: &Template, object: &Value) -> String {
     let nodes = template.select(object);
-    let shown = |node: &&Value| if node.is_null() { "<nil>".to_owned() } else { text_of(node) };
-    if nodes.is_empty() { "<none>".to_owned() } else { nodes.iter().map(shown).collect::<Vec<_>>().join(",") }
+    let shown: Vec<String> = nodes.iter().map(|node| go_text(node)).collect();
+    if nodes.is_empty() { "<none>".to_owned() } else { shown.join(",") }
+}
+
+/// A value as Go's `%v` prints it: `map[a:1 b:2]`, `[x y]`.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<none>".to_owned(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let pairs: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            format!("map[{}]", pairs.join(" "))
+        }
+        scalar => text_of(scalar),
+    }
 }
 
 /// Whether a change is only tried, and by whom.

@@ -71,9 +71,32 @@ fn inline(value: &Value, indent: usize, out: &mut String) {
         Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
         Value::Number(n) => out.push_str(&n.to_string()),
         Value::String(text) if block_possible(text) => block(text, indent, out),
-        Value::String(text) => out.push_str(&plain_or_quoted(text)),
+        Value::String(text) => fold(&plain_or_quoted(text), indent, out),
         Value::Array(_) => out.push_str("[]"),
         Value::Object(_) => out.push_str("{}"),
+    }
+}
+
+/// Where a line grows past this column, it breaks at the next single space.
+const BEST_WIDTH: usize = 80;
+
+/// A scalar on one or several lines; a reader joins them by a space again.
+fn fold(scalar: &str, indent: usize, out: &mut String) {
+    let mut column = out.chars().rev().take_while(|c| *c != '\n').count();
+    let chars: Vec<char> = scalar.chars().collect();
+    for (at, c) in chars.iter().enumerate() {
+        let single =
+            *c == ' ' && at > 0 && chars[at - 1] != ' ' && chars.get(at + 1).is_some_and(|c| *c != ' ');
+        // Nothing may break beside the quotes.
+        let inner = at > 1 && at + 2 < chars.len();
+        if single && inner && column > BEST_WIDTH {
+            out.push('\n');
+            spaces(indent, out);
+            column = indent;
+        } else {
+            out.push(*c);
+            column += 1;
+        }
     }
 }
 
@@ -241,6 +264,19 @@ none: null
 when: \"2026-01-02T03:04:05Z\"
 ";
         assert_eq!(super::to_string(&value), expected);
+    }
+
+    #[test]
+    fn long_text_folds_and_reads_back() {
+        let long = "word ".repeat(40) + "end";
+        for text in [long.clone(), format!("{long}: x"), format!("\t{long} \"q\" \\ x")] {
+            let value = json!({"k": {"l": [text]}});
+            let yaml = super::to_string(&value);
+            assert!(yaml.lines().count() > 3 && yaml.lines().all(|l| l.len() < 100), "{yaml}");
+            let (back, _) =
+                keelson_machinery::decode::yaml(yaml.as_bytes()).unwrap_or_else(|e| panic!("{yaml}: {e}"));
+            assert_eq!(back, value, "{yaml}");
+        }
     }
 
     #[test]

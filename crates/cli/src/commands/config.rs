@@ -78,6 +78,9 @@ pub struct SetContextArgs {
     /// The context that is used
     #[arg(long)]
     current: bool,
+    /// The user of the context
+    #[arg(long)]
+    user: Option<String>,
 }
 
 pub fn run(global: &Global, command: ConfigCommand) -> anyhow::Result<()> {
@@ -202,9 +205,9 @@ fn redact(merged: &mut Value) {
     for (kind, inner) in [("clusters", "cluster"), ("users", "user")] {
         for one in merged.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
             for (field, value) in one.get_mut(inner).and_then(Value::as_object_mut).into_iter().flatten() {
-                if field.ends_with("certificate-authority-data") || field == "client-certificate-data" {
+                if field.ends_with("-data") {
                     *value = "DATA+OMITTED".into();
-                } else if matches!(field.as_str(), "client-key-data" | "token" | "password") {
+                } else if matches!(field.as_str(), "token" | "password") {
                     *value = "REDACTED".into();
                 }
             }
@@ -265,7 +268,7 @@ fn set_context(global: &Global, merged: &Value, args: &SetContextArgs) -> anyhow
             contexts.push(json!({"name": name, "context": {"cluster": "", "user": ""}}));
             contexts.len() - 1
         });
-        let fields = [("namespace", &global.namespace), ("cluster", &global.cluster), ("user", &global.user)];
+        let fields = [("namespace", &global.namespace), ("cluster", &global.cluster), ("user", &args.user)];
         for (field, value) in fields {
             if let Some(value) = value {
                 contexts[position]["context"][field] = value.clone().into();
@@ -315,7 +318,8 @@ mod tests {
         std::fs::write(&path, content).expect("a file");
         let global = Global { kubeconfig: Some(path), namespace: Some("ns".into()), ..Global::default() };
         run(&global, ConfigCommand::UseContext { name: "b".into() }).expect("switched");
-        run(&global, ConfigCommand::SetContext(SetContextArgs { name: None, current: true })).expect("set");
+        run(&global, ConfigCommand::SetContext(SetContextArgs { name: None, current: true, user: None }))
+            .expect("set");
         let loaded = serde_json::to_value(global.load().expect("loaded")).expect("a value");
         assert_eq!(text(&loaded, "/current-context"), "b");
         assert_eq!(text(&loaded, "/contexts/1/context/namespace"), "ns");

@@ -88,14 +88,15 @@ fn explain(
             bail!("field {field:?} does not exist");
         };
         current = Node { document, schema: child };
-        described = format!("FIELD: {field} <{}>\n{}\n", current.type_name(), current.enumeration(0));
+        described = format!("FIELD: {field} <{}>\n{}\n\n", current.type_name(), current.enumeration(0));
     }
     out += &described;
     out += "DESCRIPTION:\n";
-    let description = current.description();
-    let description = if description.is_empty() { "<empty>".to_owned() } else { description };
-    out += &indented(&description, 4);
-    out += "\n";
+    match current.description().as_str() {
+        "" => out += "    <empty>\n",
+        // Upstream indents the end of the text as well.
+        description => out += &format!("{}    \n", indented(description, 4)),
+    }
     let listed = current.fields(1, recursive, &mut Vec::new());
     if !listed.is_empty() {
         out += &format!("FIELDS:\n{listed}");
@@ -135,14 +136,26 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// What the schema says, then what it is made of, down to the type that it holds.
     fn description(self) -> String {
-        match (text(self.schema, "/description"), text(self.resolved(), "/description")) {
-            (own, "") => own.to_owned(),
-            ("", shared) => shared.to_owned(),
-            (own, shared) if own == shared => own.to_owned(),
-            // What the field is for, then what its type is.
-            (own, shared) => format!("{own}\n{shared}"),
+        let named = self
+            .schema
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|r| r.strip_prefix("#/components/schemas/"));
+        let schema =
+            named.and_then(|name| self.document["components"]["schemas"].get(name)).unwrap_or(self.schema);
+        let mut out = match text(schema, "/description") {
+            "" => String::new(),
+            own => format!("{own}\n"),
+        };
+        for part in list(schema, "/allOf") {
+            out += &self.with(part).description();
         }
+        for inner in [schema.get("items"), schema.get("additionalProperties")].into_iter().flatten() {
+            out += &self.with(inner).description();
+        }
+        out
     }
 
     fn type_name(self) -> String {
@@ -207,10 +220,12 @@ impl<'a> Node<'a> {
             if recursive {
                 out += &node.fields(level + 1, true, above);
             } else {
-                let description = node.description();
-                let description =
-                    if description.is_empty() { "<no description>".to_owned() } else { description };
-                out += &indented(&description, level * 2 + 2);
+                // Only its own: what its type is about stands with the type.
+                let description = match text(property, "/description") {
+                    "" => "<no description>",
+                    own => own,
+                };
+                out += &indented(description, level * 2 + 2);
                 out += "\n";
             }
         }
@@ -275,9 +290,9 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("  names\t<[]string>\n    <no description>\n"), "{text}");
-        assert!(text.contains("  spec\t<ThingSpec> -required-\n    The spec.\n    Spec type.\n"), "{text}");
+        assert!(text.contains("  spec\t<ThingSpec> -required-\n    The spec.\n\n"), "{text}");
         let text = explain(&document(), ("a", "v1", "Thing"), &["spec", "count"], false).expect("text");
-        assert!(text.contains("FIELD: count <integer>\n\nDESCRIPTION:\n    How many.\n"), "{text}");
+        assert!(text.contains("FIELD: count <integer>\n\n\nDESCRIPTION:\n    How many.\n"), "{text}");
         assert!(explain(&document(), ("a", "v1", "Thing"), &["nope"], false).is_err());
     }
 

@@ -31,7 +31,7 @@ pub(super) fn describe(node: &Value, related: &Related) -> String {
         ("Reason", "reason"),
         ("Message", "message"),
     ];
-    conditions(&mut page, node, &columns);
+    conditions(&mut page, node, &columns, 5);
     page.line(0, "Addresses:");
     list(node, "/status/addresses").iter().for_each(|a| page.field(1, text(a, "/type"), text(a, "/address")));
     for (title, field) in [("Capacity", "/status/capacity"), ("Allocatable", "/status/allocatable")] {

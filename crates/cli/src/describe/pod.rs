@@ -155,11 +155,7 @@ fn ports(page: &mut Page, container: &Value) {
     let ports = |field: &str| -> Vec<String> {
         let shown = |port: &Value| {
             let name = text(port, "/name");
-            let suffix = if name.is_empty() || field != "containerPort" {
-                String::new()
-            } else {
-                format!(" ({name})")
-            };
+            let suffix = if name.is_empty() { String::new() } else { format!(" ({name})") };
             format!("{}/{}{suffix}", number(port, &format!("/{field}")), text(port, "/protocol"))
         };
         list(container, "/ports").iter().map(shown).collect()

@@ -79,7 +79,7 @@ pub(super) fn namespace(object: &Value, related: &Related) -> String {
         ("Reason", "reason"),
         ("Message", "message"),
     ];
-    conditions(&mut page, object, &columns);
+    conditions(&mut page, object, &columns, 0);
     let quotas = related.of("resourcequotas");
     if quotas.is_empty() {
         page.line(0, "\nNo resource quota.");
@@ -209,26 +209,60 @@ pub(super) fn role(object: &Value) -> String {
     page.line(0, "PolicyRule:");
     page.line(1, "Resources\tNon-Resource URLs\tResource Names\tVerbs");
     page.line(1, "---------\t-----------------\t--------------\t-----");
-    for rule in list(object, "/rules") {
-        let (urls, names, verbs) =
-            (words(rule, "/nonResourceURLs"), words(rule, "/resourceNames"), words(rule, "/verbs"));
-        let groups = list(rule, "/apiGroups").iter().filter_map(Value::as_str);
-        let mut resources: Vec<String> = Vec::new();
-        for group in groups {
-            let plurals = list(rule, "/resources").iter().filter_map(Value::as_str);
-            resources.extend(plurals.map(|plural| match plural.split_once('/') {
-                Some((plural, sub)) => format!("{}/{sub}", crate::mapper::qualified(plural, group)),
-                None => crate::mapper::qualified(plural, group),
-            }));
-        }
-        if resources.is_empty() {
-            resources.push(String::new());
-        }
-        for resource in resources {
-            page.line(1, &format!("{resource}\t{urls}\t{names}\t{verbs}"));
-        }
+    for rule in single_rules(object) {
+        let name = match rule.resource.split_once('/') {
+            Some((plural, sub)) => format!("{}/{sub}", crate::mapper::qualified(plural, &rule.group)),
+            None => crate::mapper::qualified(&rule.resource, &rule.group),
+        };
+        page.line(1, &format!("{name}\t{}\t{}\t[{}]", rule.urls, rule.names, rule.verbs.join(" ")));
     }
     page.finish(&Related::default())
+}
+
+/// A rule about one resource or about paths.
+struct SingleRule {
+    group: String,
+    resource: String,
+    names: String,
+    urls: String,
+    verbs: Vec<String>,
+}
+
+/// The rules taken apart by resource, those about the same one joined, in upstream's order.
+fn single_rules(object: &Value) -> Vec<SingleRule> {
+    let strings = |value: &Value, field: &str| -> Vec<String> {
+        list(value, field).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+    };
+    let mut rules: Vec<SingleRule> = Vec::new();
+    for rule in list(object, "/rules") {
+        let (names, urls) = (words(rule, "/resourceNames"), words(rule, "/nonResourceURLs"));
+        let (groups, resources) = (strings(rule, "/apiGroups"), strings(rule, "/resources"));
+        let mut pairs: Vec<(String, String)> =
+            groups.iter().flat_map(|g| resources.iter().map(move |r| (g.clone(), r.clone()))).collect();
+        if pairs.is_empty() {
+            pairs.push(Default::default());
+        }
+        for (group, resource) in pairs {
+            let same = |r: &&mut SingleRule| {
+                (&r.group, &r.resource, &r.names, &r.urls) == (&group, &resource, &names, &urls)
+            };
+            let verbs = strings(rule, "/verbs");
+            match rules.iter_mut().find(same) {
+                Some(known) => known.verbs.extend(verbs),
+                None => rules.push(SingleRule {
+                    group,
+                    resource,
+                    names: names.clone(),
+                    urls: urls.clone(),
+                    verbs,
+                }),
+            }
+        }
+    }
+    rules.sort_by_key(|r| {
+        format!("[{}][{}][{}]{}{}", r.verbs.join(" "), r.group, r.resource, r.names, r.urls)
+    });
+    rules
 }
 
 pub(super) fn binding(object: &Value) -> String {

@@ -39,7 +39,7 @@ pub(super) fn deployment(object: &Value, related: &Related) -> String {
         page.field(0, "RollingUpdateStrategy", format!("{unavailable} max unavailable, {surge} max surge"));
     }
     template(&mut page, object);
-    conditions(&mut page, object, &REASON);
+    conditions(&mut page, object, &REASON, 1);
     replica_sets(&mut page, object, related.of("replicasets"));
     page.finish(related)
 }
@@ -53,8 +53,9 @@ fn replica_sets(page: &mut Page, object: &Value, sets: &[Value]) {
         keelson_api_types::meta::annotation(o, "deployment.kubernetes.io/revision").map(str::to_owned)
     };
     let present = revision(object);
-    let (new, old): (Vec<&Value>, Vec<&Value>) =
+    let (new, mut old): (Vec<&Value>, Vec<&Value>) =
         sets.iter().partition(|set| revision(set) == present && present.is_some());
+    old.sort_by_key(|set| text(set, "/metadata/creationTimestamp"));
     let shown = |sets: &[&Value]| {
         let texts: Vec<String> = sets
             .iter()
@@ -98,7 +99,7 @@ pub(super) fn replica_set(object: &Value, related: &Related) -> String {
     page.field(0, "Replicas", format!("{current} current / {desired} desired"));
     pods_status(&mut page, related.of("pods"));
     template(&mut page, object);
-    conditions(&mut page, object, &REASON);
+    conditions(&mut page, object, &REASON, 1);
     page.finish(related)
 }
 

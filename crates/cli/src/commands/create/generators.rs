@@ -140,8 +140,7 @@ pub struct BindingArgs {
     role: Option<String>,
     #[arg(long)]
     clusterrole: Option<String>,
-    // `--user` is also a global flag with another meaning.
-    #[arg(id = "subject-user", long = "user", value_delimiter = ',')]
+    #[arg(long = "user", value_delimiter = ',')]
     users: Vec<String>,
     #[arg(long, value_delimiter = ',')]
     group: Vec<String>,
