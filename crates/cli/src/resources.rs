@@ -124,7 +124,7 @@ impl Wanted<'_> {
             if !self.words.is_empty() {
                 bail!("when paths are provided as input, no resource arguments may be given besides -f");
             }
-            return self.from_files(context).await;
+            return self.read_files(context).await;
         }
         if self.words.is_empty() {
             bail!(
@@ -183,7 +183,7 @@ impl Wanted<'_> {
         Ok((found, errors))
     }
 
-    async fn from_files(&self, context: &Context) -> anyhow::Result<(Vec<Found>, Vec<anyhow::Error>)> {
+    async fn read_files(&self, context: &Context) -> anyhow::Result<(Vec<Found>, Vec<anyhow::Error>)> {
         let (mut found, mut errors) = (Vec::new(), Vec::new());
         for wanted in from_files(context, self.files).await? {
             match context.get(&wanted.mapping, wanted.namespace.as_deref(), &wanted.name).await {

@@ -55,7 +55,7 @@ pub struct DeleteArgs {
 pub async fn run(context: &Context, args: DeleteArgs) -> anyhow::Result<()> {
     let dry_run = args.dry_run.get()?;
     let options = options(&args)?;
-    if args.grace_period == 0 && args.force || args.force {
+    if args.force {
         eprintln!(
             "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely."
         );

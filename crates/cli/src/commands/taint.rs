@@ -44,7 +44,9 @@ fn parse(word: &str) -> anyhow::Result<Option<Taint>> {
     }
     let (pair, effect) = body.split_once(':').unwrap_or((body, ""));
     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-    if !(removed && effect.is_empty()) && !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+    let known = ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect);
+    let any = removed && effect.is_empty();
+    if !known && !any {
         bail!(
             "invalid taint effect: {effect}, unsupported taint effect: NoSchedule, PreferNoSchedule or NoExecute is expected"
         );

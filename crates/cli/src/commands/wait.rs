@@ -98,7 +98,7 @@ impl Goal {
             (Goal::JsonPath { template, value }, Some(object)) => {
                 let nodes = template.select(object);
                 match value {
-                    None => !nodes.is_empty() && nodes.iter().all(|n| !n.is_null() && text_of(n) != ""),
+                    None => !nodes.is_empty() && nodes.iter().all(|n| !n.is_null() && !text_of(n).is_empty()),
                     Some(value) => matches!(nodes.as_slice(), [one] if text_of(one) == *value),
                 }
             }

@@ -92,7 +92,7 @@ fn amounts(value: Option<&Value>) -> Amounts {
 
 fn add(total: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
-        let sum = total.get(name).map_or_else(|| amount.clone(), |present| present.add(amount));
+        let sum = total.get(name).map_or_else(|| *amount, |present| present.add(amount));
         total.insert(name.clone(), sum);
     }
 }
