@@ -235,6 +235,7 @@ pub fn text(group: &str, kind: &str, object: &Value, related: &Related) -> Strin
         ("", "ConfigMap") => simple::config_map(object, related),
         ("", "Secret") => simple::secret(object),
         ("", "ServiceAccount") => simple::service_account(object, related),
+        ("", "ResourceQuota") => simple::quota(object),
         ("", "PersistentVolumeClaim") => simple::claim(object, related),
         ("apps", "Deployment") => workload::deployment(object, related),
         ("apps", "ReplicaSet") | ("", "ReplicationController") => workload::replica_set(object, related),

@@ -20,9 +20,9 @@ pub struct DescribeArgs {
     files: FileArgs,
     #[command(flatten)]
     selectors: SelectorArgs,
-    /// Show events
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    show_events: bool,
+    /// Show events [default: for a single object]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    show_events: Option<bool>,
     /// List in pages of this many objects
     #[arg(long, hide = true, default_value_t = 500)]
     chunk_size: u32,
@@ -31,10 +31,11 @@ pub struct DescribeArgs {
 pub async fn run(context: &Context, args: DescribeArgs) -> anyhow::Result<()> {
     let wanted = Wanted { words: &args.words, files: &args.files, selectors: &args.selectors, all: true };
     let (mut found, mut errors) = wanted.find(context).await?;
+    let mut by_prefix = false;
     if found.is_empty() && !errors.is_empty() && args.files.is_empty() {
-        let by_prefix = with_prefix(context, &args).await?;
-        if !by_prefix.is_empty() {
-            (found, errors) = (by_prefix, Vec::new());
+        let similar = with_prefix(context, &args).await?;
+        if !similar.is_empty() {
+            (found, errors, by_prefix) = (similar, Vec::new(), true);
         }
     }
     if found.is_empty() && errors.is_empty() {
@@ -44,11 +45,12 @@ pub async fn run(context: &Context, args: DescribeArgs) -> anyhow::Result<()> {
         eprintln!("No resources found in {} namespace.", context.namespace);
         return Ok(());
     }
+    let show_events = args.show_events.unwrap_or(found.len() == 1 && !by_prefix);
     for (index, one) in found.iter().enumerate() {
         if index > 0 {
             crate::io::print("\n\n");
         }
-        let related = related(context, one, args.show_events).await?;
+        let related = related(context, one, show_events).await?;
         crate::io::print(&describe(&one.mapping.group, &one.mapping.kind, &one.object, &related));
     }
     failure::all(errors)

@@ -184,8 +184,7 @@ async fn revisions(context: &Context, found: &Found) -> anyhow::Result<Vec<Revis
                 else {
                     continue;
                 };
-                let mut template = set.pointer("/spec/template").cloned().unwrap_or_default();
-                remove(&mut template, &["metadata", "labels", "pod-template-hash"]);
+                let template = set.pointer("/spec/template").cloned().unwrap_or_default();
                 all.insert(number, Revision { number, cause: cause(set), template });
             }
         }
@@ -246,7 +245,8 @@ async fn undo(context: &Context, args: UndoArgs) -> anyhow::Result<()> {
         } else {
             bail!("no rollout history found for {} {:?}", found.mapping.kind.to_lowercase(), found.name);
         };
-        let revision = revisions.swap_remove(wanted);
+        let mut revision = revisions.swap_remove(wanted);
+        remove(&mut revision.template, &["metadata", "labels", "pod-template-hash"]);
         let present = found.object.pointer("/spec/template").cloned().unwrap_or_default();
         if present == revision.template {
             printer.change(

@@ -77,11 +77,11 @@ fn status(page: &mut Page, pod: &Value) {
     page.field_if(0, "SeccompProfile", text(pod, "/spec/securityContext/seccompProfile/type"));
 }
 
-/// A pod template alone, for `rollout history`.
+/// A pod template alone, for `rollout history`, which upstream leaves unaligned.
 pub fn template_text(template: &Value) -> String {
     let mut page = Page::default();
     describe_template(&mut page, template);
-    page.finish(&Related::default())
+    page.lines
 }
 
 pub(super) fn describe_template(page: &mut Page, template: &Value) {

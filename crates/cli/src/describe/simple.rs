@@ -124,6 +124,20 @@ fn limits(page: &mut Page, limit: &Value) {
     }
 }
 
+pub(super) fn quota(object: &Value) -> String {
+    let mut page = Page::default();
+    page.head(object);
+    let scopes: Vec<&str> = list(object, "/spec/scopes").iter().filter_map(Value::as_str).collect();
+    page.field_if(0, "Scopes", &scopes.join(", "));
+    page.line(0, "Resource\tUsed\tHard");
+    page.line(0, "--------\t----\t----");
+    for (name, hard) in map(object, "/status/hard").into_iter().flatten() {
+        let used = shown(map(object, "/status/used").and_then(|used| used.get(name)));
+        page.line(0, &format!("{name}\t{used}\t{}", shown(Some(hard))));
+    }
+    page.finish(&Related::default())
+}
+
 pub(super) fn config_map(object: &Value, related: &Related) -> String {
     let mut page = Page::default();
     page.head(object);
@@ -172,8 +186,9 @@ pub(super) fn service_account(object: &Value, related: &Related) -> String {
         list(object, pointer).iter().map(|r| text(r, "/name").to_owned()).collect()
     };
     page.several("Image pull secrets", &names("/imagePullSecrets"));
-    page.several("Mountable secrets", &names("/secrets"));
-    page.field(0, "Tokens", "<none>");
+    if !list(object, "/secrets").is_empty() {
+        page.several("Mountable secrets", &names("/secrets"));
+    }
     page.finish(related)
 }
 
