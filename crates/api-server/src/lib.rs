@@ -42,3 +42,4 @@ pub mod reviews;
 pub mod security;
 pub mod strategies;
 pub mod token;
+pub mod webhook;

@@ -1,6 +1,5 @@
 //! Dynamic admission: mutating and validating webhooks, as their configurations in the cluster say.
 
-mod client;
 mod rules;
 
 use std::time::Duration;
@@ -167,7 +166,7 @@ async fn call(objects: &dyn Objects, hook: &Value, r: &AdmissionRequest<'_>) -> 
     let version = if versions.iter().any(|v| v == "v1") { "v1" } else { "v1beta1" };
     let review = review(&uid, version, r).to_string().into_bytes();
     let timeout = Duration::from_secs(hook["timeoutSeconds"].as_u64().unwrap_or(DEFAULT_TIMEOUT_SECONDS));
-    let body = client::post(objects, &hook["clientConfig"], timeout, review)
+    let body = crate::webhook::post(objects, &hook["clientConfig"], timeout, review)
         .await
         .map_err(|e| Refusal::Failed(format!("failed to call webhook: {e}")))?;
     let answer =

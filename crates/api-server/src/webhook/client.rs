@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::super::{core, items, text};
+use crate::admission::{core, items, text};
 use crate::types::Objects;
 
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";

@@ -1,0 +1,5 @@
+//! Calls out of the server to webhooks: of admission, of the conversion of custom resources.
+
+mod client;
+
+pub use client::{CallError, post};
