@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use bytes::BytesMut;
 use futures::StreamExt;
 use http::Request;
 use http_body_util::BodyExt;
@@ -48,6 +49,7 @@ pub struct Load {
     clients: Vec<kube::Client>,
     namespace: String,
     tasks: usize,
+    turn: Arc<AtomicUsize>,
 }
 
 impl Load {
@@ -63,7 +65,7 @@ impl Load {
         rest::create::<IgnoredAny>(&clients[0], "/api/v1/namespaces", &object)
             .await
             .context("create a namespace")?;
-        let load = Self { clients, namespace, tasks };
+        let load = Self { clients, namespace, tasks, turn: Arc::default() };
         load.wait_for_service_account().await?;
         Ok(load)
     }
@@ -113,7 +115,9 @@ impl Load {
 
     pub async fn merge_patch(&self, count: usize, of: usize, servers: &Servers) -> anyhow::Result<Measured> {
         self.run(count, servers, async |client, i| {
-            let patch = json!({"metadata": {"annotations": {"bench/turn": i.to_string()}}});
+            // A patch that changes nothing would be no write.
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed).to_string();
+            let patch = json!({"metadata": {"annotations": {"bench/turn": turn}}});
             let path = self.pod_path(i % of);
             rest::patch::<IgnoredAny>(client, &path, rest::patch::MERGE, &patch).await.map(drop)
         })
@@ -128,7 +132,12 @@ impl Load {
     /// Lists all pods of the namespace, reading the answer without decoding it.
     pub async fn list(&self, count: usize, at_once: usize, servers: &Servers) -> anyhow::Result<Measured> {
         let path = format!("{}?resourceVersion=0", self.pods());
-        let load = Self { clients: self.clients.clone(), namespace: self.namespace.clone(), tasks: at_once };
+        let load = Self {
+            clients: self.clients.clone(),
+            namespace: self.namespace.clone(),
+            tasks: at_once,
+            turn: self.turn.clone(),
+        };
         load.run(count, servers, async |client, _| read_all(client, &path).await).await
     }
 
@@ -207,12 +216,12 @@ struct Event {
 async fn count_events(client: &kube::Client, path: &str, wanted: usize) -> anyhow::Result<usize> {
     let request = Request::get(path).body(Body::empty())?;
     let mut body = client.send(request).await?.into_body().into_data_stream();
-    let (mut seen, mut rest) = (0, Vec::new());
+    let (mut seen, mut rest) = (0, BytesMut::new());
     while seen < wanted {
         let part = body.next().await.context("the watch ended early")??;
         rest.extend_from_slice(&part);
         while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
+            let line = rest.split_to(end + 1);
             let event: Event = serde_json::from_slice(&line).context("read an event")?;
             anyhow::ensure!(event.kind != "ERROR", "the watch failed: {}", String::from_utf8_lossy(&line));
             seen += usize::from(event.kind == "MODIFIED");

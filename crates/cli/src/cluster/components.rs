@@ -11,10 +11,11 @@ use super::supervisor::Spec;
 
 pub const CONTAINERD: &str = "containerd";
 pub const API_SERVER: &str = "api-server";
+pub const NODE_AGENT: &str = "node-agent";
 
 /// The daemons in the order in which they are started; they are stopped in the opposite one.
 pub const DAEMONS: [&str; 6] =
-    [API_SERVER, "controller-manager", "scheduler", "node-agent", "net-proxy", "dns"];
+    [API_SERVER, "controller-manager", "scheduler", NODE_AGENT, "net-proxy", "dns"];
 
 /// Programs of the distribution that a node needs, with the Debian package of each.
 const NEEDED: [(&str, &str); 5] = [
@@ -124,7 +125,7 @@ fn config(daemon: &str, layout: &Layout, settings: &Settings) -> anyhow::Result<
             "bind": {"address": settings.node_ip, "port": ports.dns},
             "clusterDomain": settings.cluster_domain,
         }),
-        "node-agent" => node_agent(layout, settings)?,
+        NODE_AGENT => node_agent(layout, settings)?,
         other => bail!("no daemon {other:?}"),
     };
     let fields = config.as_object_mut().context("a configuration is a map")?;

@@ -12,11 +12,11 @@ use anyhow::{Context, bail};
 use keelson_cri::v1::PodSandboxFilter;
 use keelson_cri::{Runtime, containerd};
 
-use super::components::{CONTAINERD, DAEMONS, find_program};
+use super::components::{CONTAINERD, find_program};
+use super::keeper::Keeper;
 use super::layout::Layout;
 use super::progress::step;
 use super::settings::Settings;
-use super::supervisor::{self, PATIENCE, Process, Request};
 use super::up::runtime_options;
 
 pub async fn down(layout: &Layout, purge: bool) -> anyhow::Result<()> {
@@ -28,10 +28,12 @@ pub async fn down(layout: &Layout, purge: bool) -> anyhow::Result<()> {
             failures.push(format!("{error:#}"));
         }
     };
-    note(step("Daemons", stop_daemons(layout)).await);
+    let keeper = Keeper::of(layout, &settings)?;
+    note(step("Daemons", keeper.stop_daemons()).await);
     if settings.runtime_endpoint.is_none() && layout.containerd_config().exists() {
-        note(step("Pods and container runtime", stop_runtime(layout)).await);
+        note(step("Pods and container runtime", stop_runtime(layout, &keeper)).await);
     }
+    note(keeper.remove().await);
     note(step("Network", async { remove_network(&settings) }).await);
     note(step("Mounts", async { unmount_below(&[&layout.run_dir(), &layout.state_dir()]) }).await);
     if purge {
@@ -43,51 +45,23 @@ pub async fn down(layout: &Layout, purge: bool) -> anyhow::Result<()> {
     bail!("not everything could be removed:\n  {}", failures.join("\n  "))
 }
 
-/// Through the supervisor where one runs, by their pid files where it does not.
-async fn stop_daemons(layout: &Layout) -> anyhow::Result<()> {
-    let socket = layout.supervisor_socket();
-    let daemons: Vec<String> = DAEMONS.iter().rev().map(|d| (*d).to_owned()).collect();
-    let mut all = daemons.clone();
-    all.push(CONTAINERD.into());
-    // containerd is stopped later, by us: first it has to remove the pods. Here the supervisor only lets go of it.
-    if supervisor::ask(&socket, &Request::Stop(daemons)).await?.is_some() {
-        supervisor::ask(&socket, &Request::Exit).await?;
-    }
-    for name in all.iter().filter(|name| *name != CONTAINERD) {
-        stop_by_pid_file(&layout.pid_file(name)).await;
-    }
-    Ok(())
-}
-
-async fn stop_by_pid_file(pid_file: &Path) {
-    if let Some(mut process) = Process::adopt(pid_file) {
-        process.stop(PATIENCE).await;
-    }
-    let _ = std::fs::remove_file(pid_file);
-}
-
 /// Removes every pod through the runtime, which is started once more if it does not run: it alone knows how to
 /// undo what it did (network namespaces, mounts, address leases).
-async fn stop_runtime(layout: &Layout) -> anyhow::Result<()> {
-    let pid_file = layout.pid_file(CONTAINERD);
-    let mut started = None;
-    if Process::adopt(&pid_file).is_none() {
-        let log = std::fs::File::options().create(true).append(true).open(layout.log_file(CONTAINERD));
-        let mut command = containerd::spawn_command(&runtime_options(layout));
-        if let Ok(log) = log {
-            command.stdout(log.try_clone()?).stderr(log);
-        }
-        started = Some(command.spawn().context("start containerd to remove its pods")?);
+async fn stop_runtime(layout: &Layout, keeper: &Keeper) -> anyhow::Result<()> {
+    if keeper.runs_containerd().await {
+        let removed = remove_pods(&layout.containerd_socket()).await;
+        return removed.and(keeper.stop_containerd().await);
     }
+    let log = std::fs::File::options().create(true).append(true).open(layout.log_file(CONTAINERD));
+    let mut command = containerd::spawn_command(&runtime_options(layout));
+    if let Ok(log) = log {
+        command.stdout(log.try_clone()?).stderr(log);
+    }
+    let mut child = command.spawn().context("start containerd to remove its pods")?;
     let removed = remove_pods(&layout.containerd_socket()).await;
-    match &mut started {
-        Some(child) => {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).context("stop containerd")?;
-            child.wait().context("wait for containerd")?;
-        }
-        None => stop_by_pid_file(&pid_file).await,
-    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).context("stop containerd")?;
+    child.wait().context("wait for containerd")?;
     removed
 }
 

@@ -2,15 +2,17 @@
 //!
 //! - [`layout`]: where its files are; [`settings`]: what a user may choose; [`components`]: its daemons.
 //! - [`up`], [`down`], [`status`]: the commands; all idempotent.
-//! - [`supervisor`]: keeps the daemons running where PID 1 is no systemd.
+//! - [`keeper`]: what keeps the daemons running: [`systemd`] where it is PID 1, our [`supervisor`] elsewhere.
 
 pub mod components;
 mod down;
+mod keeper;
 pub mod layout;
 mod progress;
 pub mod settings;
 mod status;
 pub mod supervisor;
+mod systemd;
 mod up;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -32,6 +34,9 @@ pub enum ClusterCommand {
     /// Keep the daemons running (started by `up`)
     #[command(hide = true)]
     Supervise(RootArg),
+    /// Keep the certificates renewed (what the supervisor does as well)
+    #[command(hide = true)]
+    Certificates(RootArg),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -134,6 +139,12 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
         }
         ClusterCommand::Down(args) => down::down(&args.root.layout(), args.purge).await,
         ClusterCommand::Status(root) => status::status(&root.layout()).await,
+        ClusterCommand::Certificates(root) => {
+            let layout = root.layout();
+            let identity = Settings::load(&layout)?.identity()?;
+            keelson_pki::renew_task(layout.config_dir(), identity).await;
+            Ok(())
+        }
         ClusterCommand::Supervise(root) => {
             let layout = root.layout();
             // Away from the terminal's session, whose end must not end the cluster. It fails where this process

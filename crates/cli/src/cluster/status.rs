@@ -1,15 +1,15 @@
 //! `ctl cluster status`.
 
 use super::components::API_SERVER;
+use super::keeper::Keeper;
 use super::layout::Layout;
 use super::settings::Settings;
-use super::supervisor::{self, Answer, Request};
 
 /// Prints every component with its process, and whether the API server answers. Fails where the cluster is down.
 pub async fn status(layout: &Layout) -> anyhow::Result<()> {
     let settings = Settings::load(layout)?;
-    let answer = supervisor::ask(&layout.supervisor_socket(), &Request::Status).await?;
-    let Some(Answer::Components(components)) = answer else {
+    let keeper = Keeper::of(layout, &settings)?;
+    let Some(components) = keeper.states().await? else {
         anyhow::bail!("no cluster runs below {}; `ctl cluster up` starts one", layout.root().display());
     };
     println!("{:<20} {:<8} {:<9} LAST EXIT", "COMPONENT", "PID", "RESTARTS");
@@ -23,14 +23,11 @@ pub async fn status(layout: &Layout) -> anyhow::Result<()> {
     match client.request_text(request).await {
         Ok(_) => println!("\nThe API server answers at {}.", settings.identity()?.server),
         Err(error) => {
-            println!(
-                "\nThe API server does not answer ({error}); see {}",
-                layout.log_file(API_SERVER).display()
-            );
+            println!("\nThe API server does not answer ({error}); see {}", keeper.log_of(API_SERVER));
         }
     }
-    if components.iter().any(|component| component.pid.is_none()) {
-        anyhow::bail!("not every component runs; see {}", layout.state_dir().join("logs").display());
+    if let Some(down) = components.iter().find(|component| component.pid.is_none()) {
+        anyhow::bail!("{} does not run; see {}", down.name, keeper.log_of(&down.name));
     }
     Ok(())
 }

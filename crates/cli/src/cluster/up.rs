@@ -2,7 +2,6 @@
 //!
 //! Every step looks first at what is there, so that a second `up`, or one after a crash, does only what is missing.
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -15,11 +14,11 @@ use serde_json::json;
 
 use keelson_cri::containerd;
 
-use super::components::{self, API_SERVER};
+use super::components::{self, API_SERVER, CONTAINERD, NODE_AGENT};
+use super::keeper::Keeper;
 use super::layout::Layout;
 use super::progress::step;
 use super::settings::{Settings, write_if_changed};
-use super::supervisor::{self, Answer, Request};
 
 /// How long each part may take to come up before the user is told where to look.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,15 +28,17 @@ pub async fn up(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     components::check_programs()?;
     let changed =
         step("Certificates and configuration", async { write_everything(layout, settings) }).await?;
-    step("Daemons", start_daemons(layout, &changed)).await?;
-    let (pause, api) = tokio::join!(
-        step("Container runtime and pause image", provide_pause_image(layout, settings)),
-        step("API server", api_ready(layout))
-    );
+    let keeper = &Keeper::of(layout, settings)?;
+    step("Daemons", keeper.start(&changed)).await?;
+    let pause = keeper.while_it_lasts(CONTAINERD, provide_pause_image(layout, settings));
+    let api = keeper.while_it_lasts(API_SERVER, api_ready(layout, keeper));
+    let (pause, api) =
+        tokio::join!(step("Container runtime and pause image", pause), step("API server", api));
     pause?;
     let client = api?;
     step("Cluster DNS", publish_dns(&client, settings)).await?;
-    step(&format!("Node {}", settings.node_name), node_ready(&client, layout, &settings.node_name)).await?;
+    let node = keeper.while_it_lasts(NODE_AGENT, node_ready(&client, keeper, &settings.node_name));
+    step(&format!("Node {}", settings.node_name), node).await?;
     eprintln!("\nexport KUBECONFIG={}", layout.kubeconfig("admin").display());
     Ok(())
 }
@@ -59,44 +60,11 @@ fn write_everything(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<
     Ok(changed)
 }
 
-async fn start_daemons(layout: &Layout, changed: &[String]) -> anyhow::Result<()> {
-    let socket = layout.supervisor_socket();
-    if let Some(Answer::Components(states)) = supervisor::ask(&socket, &Request::Status).await? {
-        // Those with a new configuration, and those that a `down` that was cut short had stopped.
-        let restart: Vec<String> = states
-            .into_iter()
-            .filter(|state| state.pid.is_none() || changed.contains(&state.name))
-            .map(|state| state.name)
-            .collect();
-        return match supervisor::ask(&socket, &Request::Restart(restart)).await? {
-            Some(Answer::Failed(why)) => bail!("{why}"),
-            _ => Ok(()),
-        };
-    }
-    let log = layout.log_file("supervisor");
-    if let Some(dir) = log.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    }
-    let output = std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
-    let mut child = Command::new(std::env::current_exe().context("find ctl itself")?)
-        .args(["cluster", "supervise", "--root"])
-        .arg(layout.root())
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .spawn()
-        .context("start the supervisor")?;
-    wait_for("the supervisor", async || {
-        if let Some(status) = child.try_wait()? {
-            bail!("the supervisor ended with {status}; see {}", log.display());
-        }
-        Ok(supervisor::ask(&socket, &Request::Status).await?.is_some())
-    })
-    .await
-}
-
 /// Asks again, at short intervals, until the answer is yes. An error ends the wait.
-async fn wait_for(what: &str, mut ready: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+pub async fn wait_for(
+    what: &str,
+    mut ready: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
     let asking = async {
         while !ready().await? {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -108,7 +76,7 @@ async fn wait_for(what: &str, mut ready: impl AsyncFnMut() -> anyhow::Result<boo
         .unwrap_or_else(|_| bail!("{what}: not ready after {PATIENCE:?}"))
 }
 
-async fn api_ready(layout: &Layout) -> anyhow::Result<kube::Client> {
+async fn api_ready(layout: &Layout, keeper: &Keeper) -> anyhow::Result<kube::Client> {
     let client =
         keelson_client::connect(&layout.kubeconfig("admin"), "ctl").await.context("read admin.kubeconfig")?;
     let mut last = String::new();
@@ -123,11 +91,11 @@ async fn api_ready(layout: &Layout) -> anyhow::Result<kube::Client> {
         }
     })
     .await;
-    ready.with_context(|| format!("last answer: {last}; see {}", layout.log_file(API_SERVER).display()))?;
+    ready.with_context(|| format!("last answer: {last}; see {}", keeper.log_of(API_SERVER)))?;
     Ok(client)
 }
 
-async fn node_ready(client: &kube::Client, layout: &Layout, name: &str) -> anyhow::Result<()> {
+async fn node_ready(client: &kube::Client, keeper: &Keeper, name: &str) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let ready = kube::runtime::wait::await_condition(nodes, name, |node: Option<&Node>| {
         let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
@@ -138,7 +106,7 @@ async fn node_ready(client: &kube::Client, layout: &Layout, name: &str) -> anyho
         Ok(Err(error)) => Err(error).context("watch the node"),
         Err(_) => bail!(
             "the node is not Ready after {PATIENCE:?}; `ctl describe node {name}` and {} say why",
-            layout.log_file("node-agent").display()
+            keeper.log_of(NODE_AGENT)
         ),
     }
 }
