@@ -12,7 +12,7 @@ use keelson_machinery::{prune, validate_schema};
 use keelson_schema::{Link, Object, Shape, Type, from_json_schema};
 use serde_json::Value;
 
-use crate::cache::{Caches, Indexer};
+use crate::cache::{Caches, Index, Indexer};
 use crate::convert::Conversion;
 use crate::registry::{Resource, StrategyRef, Subresource};
 use crate::strategies::{Ctx, Strategy, keep_only};
@@ -101,13 +101,13 @@ pub fn resources(definition: &Value, caches: &Caches) -> Vec<Resource> {
     let storage = storage_of(definition);
     let selectable = selectable_fields(stored);
     let pointers = selectable.iter().map(|path| pointer(path)).collect();
-    let indexer: Arc<dyn Indexer> = Arc::new(FieldIndexer { pointers });
-    caches.set_indexer(&storage, indexer.clone());
     let names: Vec<String> = selectable.iter().map(|p| p.trim_start_matches('.').to_owned()).collect();
+    let index = Index::new(Arc::new(FieldIndexer { pointers, names: names.clone() }));
+    caches.set_index(&storage, index.clone());
     let served = versions.iter().filter(|v| v["served"] == Value::Bool(true));
     let one = |version| {
         let part = Part { spec, version, stored, stored_type: &stored_type };
-        resource(&part, caches, &storage, &indexer, &names)
+        resource(&part, caches, &storage, &index, &names)
     };
     served.map(one).collect()
 }
@@ -128,7 +128,7 @@ fn resource(
     part: &Part<'_>,
     caches: &Caches,
     storage: &str,
-    indexer: &Arc<dyn Indexer>,
+    index: &Arc<Index>,
     selectable: &[String],
 ) -> Resource {
     let names = Names(&part.spec["names"]);
@@ -182,7 +182,7 @@ fn resource(
         cache: caches.cache(storage),
         conversion,
         selectable: selectable.to_vec(),
-        indexer: indexer.clone(),
+        index: index.clone(),
         custom: Some(Arc::new(Custom {
             columns: part.version["additionalPrinterColumns"].as_array().cloned().unwrap_or_default(),
             scale: scale_paths(&part.version["subresources"]["scale"]),
@@ -250,6 +250,7 @@ fn type_of(spec: &Value, version: &Value) -> Type {
 
 struct FieldIndexer {
     pointers: Vec<String>,
+    names: Vec<String>,
 }
 
 impl Indexer for FieldIndexer {
@@ -262,8 +263,8 @@ impl Indexer for FieldIndexer {
         self.pointers.iter().map(|p| text(p).into()).collect()
     }
 
-    fn has_fields(&self) -> bool {
-        !self.pointers.is_empty()
+    fn sources(&self) -> Vec<String> {
+        self.names.clone()
     }
 }
 

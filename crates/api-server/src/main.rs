@@ -5,7 +5,7 @@ use keelson_api_server::config::Config;
 use keelson_api_server::run;
 use keelson_daemon::{Daemon, Program, Runtime};
 
-keelson_daemon::allocator!();
+keelson_daemon::allocator!(fast);
 
 const PROGRAM: Program = Program::new("keelson-api-server")
     .about("Serves the Kubernetes API: the only one who speaks with the store")

@@ -26,14 +26,10 @@ impl App {
     }
 }
 
-fn parsed(entry: &Entry) -> Option<Arc<Value>> {
-    serde_json::from_slice(&entry.bytes).ok().map(Arc::new)
-}
-
 impl Objects for App {
     fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let resource = self.registry.get(gvr)?;
-        parsed(&*resource.cache.get(&resource.key(namespace, name))?)
+        resource.cache.get(&resource.key(namespace, name))?.parsed()
     }
 
     fn get_fresh<'a>(
@@ -46,14 +42,14 @@ impl Objects for App {
             let resource = self.known(gvr)?;
             self.caches.fresh().await?;
             let entry = resource.cache.get(&resource.key(namespace, name));
-            Ok(entry.and_then(|e| parsed(&e)))
+            Ok(entry.and_then(|e| e.parsed()))
         })
     }
 
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>> {
         let Some(resource) = self.registry.get(gvr) else { return Vec::new() };
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-        resource.cache.list(&prefix, None, 0, |_| true).entries.iter().filter_map(|e| parsed(e)).collect()
+        resource.cache.list(&prefix, None, 0, |_| true).entries.iter().filter_map(|e| e.parsed()).collect()
     }
 
     fn create<'a>(

@@ -10,7 +10,7 @@ use keelson_api_types::{GroupKind, GroupResource, Gvk, Gvr};
 use keelson_schema::Link;
 use serde_json::Value;
 
-use crate::cache::{Caches, Indexer, PREFIX, ResourceCache};
+use crate::cache::{Caches, Index, Indexer, PREFIX, ResourceCache};
 use crate::convert::Conversion;
 use crate::custom::Custom;
 use crate::strategies::{self, Strategy};
@@ -37,7 +37,7 @@ pub struct Resource {
     /// Fields beyond metadata's that select.
     pub selectable: Vec<String>,
     /// Reads those fields.
-    pub indexer: Arc<dyn Indexer>,
+    pub index: Arc<Index>,
     pub custom: Option<Arc<Custom>>,
 }
 
@@ -73,8 +73,8 @@ impl Indexer for StrategyRef {
         self.selectable_names().iter().map(|name| value_of(name).into()).collect()
     }
 
-    fn has_fields(&self) -> bool {
-        !self.selectable_names().is_empty()
+    fn sources(&self) -> Vec<String> {
+        self.selectable_sources().iter().map(|path| (*path).to_owned()).collect()
     }
 }
 
@@ -155,7 +155,7 @@ impl Registry {
         let builtin: Vec<Arc<Resource>> =
             resources::ALL.iter().filter_map(|info| builtin(info, caches)).map(Arc::new).collect();
         for resource in builtin.iter().filter(|r| r.is_stored() && r.conversion.is_identity()) {
-            caches.set_indexer(&resource.storage, resource.indexer.clone());
+            caches.set_index(&resource.storage, resource.index.clone());
         }
         let by_gvr = builtin.iter().map(|r| (r.gvr.clone(), r.clone())).collect();
         Self { builtin, table: ArcSwap::from_pointee(Tables { by_gvr, custom: Vec::new() }) }
@@ -222,7 +222,7 @@ fn builtin(info: &'static ResourceInfo, caches: &Caches) -> Option<Resource> {
         cache: caches.cache(info.resource),
         conversion,
         selectable: strategy.selectable_names().iter().map(|s| (*s).to_owned()).collect(),
-        indexer: Arc::new(StrategyRef::Builtin(strategy)),
+        index: Index::new(Arc::new(StrategyRef::Builtin(strategy))),
         custom: None,
     })
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
 /// An object at one revision. The bytes are shared with every reader and watcher.
 #[derive(Debug)]
@@ -19,9 +20,20 @@ pub struct Entry {
     pub labels: Labels,
     /// The values of the resource's selectable fields, in the order of its names.
     pub fields: Box<[Box<str>]>,
+    pub(super) parsed: OnceLock<Arc<Value>>,
 }
 
 impl Entry {
+    /// The object, decoded by the first who asks and kept as long as this revision of it: for what the server itself
+    /// looks at with every request (namespaces, accounts, quotas, classes).
+    pub fn parsed(&self) -> Option<Arc<Value>> {
+        if let Some(parsed) = self.parsed.get() {
+            return Some(parsed.clone());
+        }
+        let object = Arc::new(serde_json::from_slice(&self.bytes).ok()?);
+        Some(self.parsed.get_or_init(|| object).clone())
+    }
+
     pub fn namespace(&self) -> &str {
         self.key.split_once('/').map_or("", |(namespace, _)| namespace)
     }

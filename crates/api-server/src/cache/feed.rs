@@ -1,8 +1,8 @@
 //! Keeps all caches current from one watch of the store, and says how far they have come.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::entry::{Entry, Head, Labels, splice_revision};
 use super::resource::ResourceCache;
+use super::sparse::Wanted;
 
 /// Everything that is an object lives below this.
 pub const PREFIX: &str = "/registry/";
@@ -28,8 +29,29 @@ const HISTORY: Duration = Duration::from_secs(300);
 pub trait Indexer: Send + Sync {
     /// Values in the order of the resource's names; empty if it has none.
     fn fields(&self, object: &Value) -> Box<[Box<str>]>;
-    /// Without fields only labels are read, which spares parsing the rest.
-    fn has_fields(&self) -> bool;
+    /// The paths that [`Self::fields`] looks at: an object is read without the rest.
+    fn sources(&self) -> Vec<String>;
+}
+
+/// What is read of every object of a resource.
+pub struct Index {
+    indexer: Arc<dyn Indexer>,
+    wanted: Wanted,
+}
+
+impl Index {
+    pub fn new(indexer: Arc<dyn Indexer>) -> Arc<Self> {
+        let sources = indexer.sources();
+        let wanted =
+            Wanted::new(sources.iter().map(String::as_str).chain(["metadata.labels", "metadata.name"]));
+        Arc::new(Self { indexer, wanted })
+    }
+
+    /// Labels and selectable fields of an encoded object.
+    pub fn read(&self, bytes: &[u8]) -> serde_json::Result<(Labels, Box<[Box<str>]>)> {
+        let object = self.wanted.read(bytes)?;
+        Ok((Labels::of(&object), self.indexer.fields(&object)))
+    }
 }
 
 /// The caches of all resources, by storage name: `pods`, `stable.example.com/crontabs`.
@@ -45,7 +67,7 @@ pub struct Caches {
 #[derive(Clone)]
 struct Slot {
     cache: Arc<ResourceCache>,
-    indexer: Option<Arc<dyn Indexer>>,
+    index: Option<Arc<Index>>,
 }
 
 impl Caches {
@@ -73,23 +95,20 @@ impl Caches {
             return slot.clone();
         }
         let mut caches = self.caches.write();
-        let new = || Slot { cache: Arc::new(ResourceCache::new(self.applied())), indexer: None };
+        let new = || Slot { cache: Arc::new(ResourceCache::new(self.applied())), index: None };
         caches.entry(storage.into()).or_insert_with(new).clone()
     }
 
     /// Says how a resource's fields are read; entries from before are read anew.
-    pub fn set_indexer(&self, storage: &str, indexer: Arc<dyn Indexer>) {
-        let has_fields = indexer.has_fields();
+    pub fn set_index(&self, storage: &str, index: Arc<Index>) {
         let cache = {
             self.slot(storage);
             let mut caches = self.caches.write();
             let Some(slot) = caches.get_mut(storage) else { return };
-            slot.indexer = Some(indexer.clone());
+            slot.index = Some(index.clone());
             slot.cache.clone()
         };
-        if has_fields {
-            cache.reindex(|object| indexer.fields(object));
-        }
+        cache.reindex(|bytes| index.read(bytes).ok().map(|(_, fields)| fields));
     }
 
     /// Every cache holds the state at this revision (and may be past it).
@@ -166,8 +185,8 @@ impl Caches {
             options.start_after = page.kvs.last().map(|kv| kv.key.clone());
             for kv in &page.kvs {
                 let Some((storage, key)) = split_key(&kv.key) else { continue };
-                let indexer = self.slot(&storage).indexer;
-                if let Some(entry) = entry_of(indexer.as_deref(), key, kv) {
+                let index = self.slot(&storage).index;
+                if let Some(entry) = entry_of(index.as_deref(), key, kv) {
                     per_storage.entry(storage).or_default().push(entry);
                 }
             }
@@ -250,7 +269,7 @@ impl Caches {
         let slot = self.slot(&storage);
         match event.kind {
             EventKind::Put => {
-                if let Some(entry) = entry_of(slot.indexer.as_deref(), key, &event.kv) {
+                if let Some(entry) = entry_of(slot.index.as_deref(), key, &event.kv) {
                     slot.cache.apply(key, event.revision, Some(entry));
                 }
             }
@@ -284,24 +303,23 @@ fn split_key(key: &str) -> Option<(String, &str)> {
 }
 
 /// Reads what the cache keeps of a stored value; `None`, and a log line, for what is no object.
-pub fn entry_of(indexer: Option<&dyn Indexer>, key: &str, kv: &KeyValue) -> Option<Entry> {
-    let read = || -> serde_json::Result<(Labels, Box<[Box<str>]>)> {
-        match indexer.filter(|i| i.has_fields()) {
-            None => Ok((serde_json::from_slice::<Head>(&kv.value)?.metadata.labels, Box::default())),
-            Some(indexer) => {
-                let object: Value = serde_json::from_slice(&kv.value)?;
-                Ok((Labels::of(&object), indexer.fields(&object)))
-            }
-        }
+pub fn entry_of(index: Option<&Index>, key: &str, kv: &KeyValue) -> Option<Entry> {
+    let read = match index {
+        None => serde_json::from_slice::<Head>(&kv.value).map(|head| (head.metadata.labels, Box::default())),
+        Some(index) => index.read(&kv.value),
     };
-    match read() {
-        Ok((labels, fields)) => Some(Entry {
-            key: key.into(),
-            revision: kv.mod_revision,
-            bytes: splice_revision(&kv.value, kv.mod_revision),
-            labels,
-            fields,
-        }),
+    match read {
+        Ok((labels, fields)) => {
+            let bytes = splice_revision(&kv.value, kv.mod_revision);
+            Some(Entry {
+                key: key.into(),
+                revision: kv.mod_revision,
+                bytes,
+                labels,
+                fields,
+                parsed: OnceLock::new(),
+            })
+        }
         Err(error) => {
             tracing::error!(key = kv.key, %error, "a stored value is no object");
             None

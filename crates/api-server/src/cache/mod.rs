@@ -7,8 +7,10 @@ pub mod entry;
 mod feed;
 pub mod resource;
 pub mod select;
+pub mod sparse;
 
 pub use entry::{CacheEvent, ChangeKind, Entry, encode_frame, replace_revision, splice_revision};
-pub use feed::{Caches, Indexer, PREFIX, entry_of, storage_error};
+pub use feed::{Caches, Index, Indexer, PREFIX, entry_of, storage_error};
 pub use resource::{ResourceCache, Snapshot, TooOld};
 pub use select::Selection;
+pub use sparse::Wanted;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -77,16 +77,17 @@ impl ResourceCache {
     }
 
     /// Reads the selectable fields of all entries anew.
-    pub(super) fn reindex(&self, fields: impl Fn(&serde_json::Value) -> Box<[Box<str>]>) {
+    pub(super) fn reindex(&self, fields: impl Fn(&[u8]) -> Option<Box<[Box<str>]>>) {
         let mut inner = self.inner.write();
         for slot in inner.entries.values_mut() {
-            let Ok(object) = serde_json::from_slice(&slot.bytes) else { continue };
+            let Some(fields) = fields(&slot.bytes).filter(|fields| *fields != slot.fields) else { continue };
             *slot = Arc::new(Entry {
                 key: slot.key.clone(),
                 revision: slot.revision,
                 bytes: slot.bytes.clone(),
                 labels: slot.labels.clone(),
-                fields: fields(&object),
+                fields,
+                parsed: OnceLock::new(),
             });
         }
     }
@@ -200,6 +201,7 @@ impl Inner {
                     bytes: super::entry::replace_revision(&last.bytes, revision),
                     labels: last.labels.clone(),
                     fields: last.fields.clone(),
+                    parsed: OnceLock::new(),
                 };
                 CacheEvent::new(ChangeKind::Deleted, revision, Arc::new(gone), Some(last))
             }
@@ -249,7 +251,14 @@ mod tests {
 
     fn entry(key: &str, revision: u64) -> Entry {
         let bytes = Bytes::from(format!(r#"{{"metadata":{{"resourceVersion":"{revision}"}}}}"#));
-        Entry { key: key.into(), revision, bytes, labels: Default::default(), fields: Box::new([]) }
+        Entry {
+            key: key.into(),
+            revision,
+            bytes,
+            labels: Default::default(),
+            fields: Box::new([]),
+            parsed: OnceLock::new(),
+        }
     }
 
     fn keys(snapshot: &Snapshot) -> Vec<String> {

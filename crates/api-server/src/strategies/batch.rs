@@ -84,6 +84,10 @@ impl Strategy for Job {
         &["status.successful"]
     }
 
+    fn selectable_sources(&self) -> &'static [&'static str] {
+        &["status.succeeded"]
+    }
+
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("status.successful", At::root(object).dig(&["status", "succeeded"]).i().to_string())]
     }

@@ -136,6 +136,12 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
+    /// The paths that [`Self::selectable_fields`] looks at, where they are not its names: nothing else of an object is
+    /// read for it.
+    fn selectable_sources(&self) -> &'static [&'static str] {
+        self.selectable_names()
+    }
+
     /// Whether the kind has a `status` that plain updates leave alone.
     fn has_status(&self) -> bool {
         true

@@ -160,7 +160,7 @@ async fn from_store(
         options.start_after = page.kvs.last().map(|kv| kv.key.clone());
         for kv in &page.kvs {
             let key = &kv.key[base.len()..];
-            let Some(entry) = entry_of(Some(&*resource.indexer), key, kv).filter(|e| matches(e)) else {
+            let Some(entry) = entry_of(Some(&resource.index), key, kv).filter(|e| matches(e)) else {
                 continue;
             };
             if limit > 0 && snapshot.entries.len() == limit {

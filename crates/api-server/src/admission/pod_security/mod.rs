@@ -27,7 +27,7 @@ pub fn validate(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Result<(
         return Ok(());
     }
     let Some(namespace) = objects.get(&core("namespaces"), "", r.namespace) else { return Ok(()) };
-    let Some(pod) = r.object.as_deref().and_then(|o| o.pointer(pointer)).cloned() else { return Ok(()) };
+    let Some(pod) = r.object.as_deref().and_then(|o| o.pointer(pointer)) else { return Ok(()) };
     // An update of metadata alone breaches nothing that was not breached before.
     let unchanged = r.old.and_then(|o| o.pointer(pointer)).is_some_and(|old| old["spec"] == pod["spec"]);
     if unchanged {
@@ -35,14 +35,15 @@ pub fn validate(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Result<(
     }
     let breach = |mode: &str| {
         let (level, version) = level(&namespace, mode);
-        let found = breaches(level, &pod);
+        let found = breaches(level, pod);
         (!found.is_empty())
             .then(|| format!("violates PodSecurity \"{}:{version}\": {}", name(level), found.join(", ")))
     };
-    if is_pod && let Some(why) = breach("enforce") {
+    let (refused, warned) = (is_pod.then(|| breach("enforce")).flatten(), breach("warn"));
+    if let Some(why) = refused {
         return Err(r.forbidden(why));
     }
-    if let Some(why) = breach("warn") {
+    if let Some(why) = warned {
         r.warnings.push(format!("would {}", why.replacen("violates", "violate", 1)));
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 pub mod graph;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use keelson_api_types::Gvr;
 use parking_lot::RwLock;
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::rbac::rule::Rule;
 use crate::bootstrap::rbac::node_rules;
+use crate::cache::Wanted;
 use crate::types::{Attributes, Authorizer, Change, Decision, Object, Objects, UserInfo};
 use graph::{Graph, Owned, Target};
 
@@ -23,6 +24,8 @@ pub fn node_name(user: &UserInfo) -> Option<&str> {
     let name = user.name.strip_prefix(USER_PREFIX)?;
     user.in_group(GROUP).then_some(name)
 }
+
+static NODE_OF_POD: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(["spec.nodeName"]));
 
 /// The Node authorizer. Cheap to clone; all clones share the graph.
 #[derive(Clone)]
@@ -101,6 +104,12 @@ fn apply(graph: &RwLock<Graph>, feed: Feed, change: &Change) {
 }
 
 fn put(graph: &mut Graph, feed: Feed, object: &Object) {
+    // Most changes to pods come before they have a node, and nobody may read anything for those.
+    if let Feed::Pods = feed
+        && NODE_OF_POD.read(&object.bytes).is_ok_and(|pod| pod["spec"]["nodeName"].is_null())
+    {
+        return graph.remove_pod(&object.namespace, &object.name);
+    }
     let Ok(value) = object.parse::<Value>() else { return };
     match feed {
         Feed::Pods => graph.put_pod(&value),

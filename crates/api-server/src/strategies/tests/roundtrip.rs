@@ -1,8 +1,11 @@
 //! Upstream's fully populated objects, one per kind.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::*;
+use crate::cache::{Index, Indexer};
+use crate::registry::StrategyRef;
 
 /// `shared/testdata/roundtrip` beside the checkout, or beside one of its parents.
 fn folder() -> Option<PathBuf> {
@@ -29,6 +32,9 @@ fn fully_populated_objects_pass_through() {
         let once = object.clone();
         strategy.default(&mut object);
         assert_eq!(once, object, "{}: defaults are not idempotent", info.kind);
+        let indexer = Arc::new(StrategyRef::Builtin(strategy));
+        let read = Index::new(indexer.clone()).read(object.to_string().as_bytes()).unwrap();
+        assert_eq!(read.1, indexer.fields(&object), "{}: its selectable sources are not all", info.kind);
         super::never_panics::exercise(info.group, info.resource, &object, &once);
         seen += 1;
     }
