@@ -13,6 +13,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("machinery", 1),
     ("store", 1),
     ("sched-core", 1),
+    ("cel", 1),
     ("net-plan", 1),
     ("host", 1),
     ("tls", 1),
