@@ -12,11 +12,11 @@ use crate::alloc::Allocators;
 use crate::cache::Caches;
 use crate::config::Config;
 use crate::metrics::Requests;
-use crate::negotiate::{Accepted, accepted};
+use crate::negotiate::{Accepted, Form, Offer, accepted};
 use crate::node::NodeClient;
+use crate::presenter::{IncludeObject, Presenter};
 use crate::registry::{Registry, Resource};
 use crate::request::{Query, RequestInfo};
-use crate::response::{IncludeObject, Presenter};
 use crate::types::{Authorizer, Peer, Security, UserInfo};
 
 /// The server's state.
@@ -69,16 +69,19 @@ pub struct Call {
 }
 
 impl Call {
+    /// How to encode what is no object of a resource.
     pub fn accepted(&self) -> Result<Accepted, StatusError> {
-        accepted(&self.headers, self.query.flag("pretty"), false)
+        accepted(&self.headers, self.query.get("pretty"), Offer::PLAIN)
     }
 
     pub fn presenter(&self, resource: &Arc<Resource>) -> Result<Presenter, StatusError> {
-        Ok(Presenter {
-            resource: resource.clone(),
-            accepted: accepted(&self.headers, self.query.flag("pretty"), resource.custom.is_some())?,
-            include_object: IncludeObject::parse(self.query.get("includeObject")),
-        })
+        let offer = Offer { stream: self.info.verb == "watch", ..Offer::of(resource) };
+        let accepted = accepted(&self.headers, self.query.get("pretty"), offer)?;
+        let include_object = match accepted.form {
+            Form::Table => IncludeObject::parse(self.query.get("includeObject"))?,
+            _ => IncludeObject::default(),
+        };
+        Ok(Presenter { resource: resource.clone(), accepted, include_object })
     }
 
     pub fn user_agent(&self) -> &str {

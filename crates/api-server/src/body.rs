@@ -17,8 +17,8 @@ pub type Response = http::Response<Body>;
 
 pub enum Body {
     Whole(Option<Bytes>),
-    /// Made while it is sent, so that a long list is never whole in memory.
-    Chunks(Box<dyn Iterator<Item = Bytes> + Send>),
+    /// Made while it is sent, so that a long list is never whole in memory; about so many bytes.
+    Chunks(Box<dyn Iterator<Item = Bytes> + Send>, usize),
     /// Never compressed, sent as it comes.
     Stream(BoxStream<'static, Result<Bytes, BoxError>>),
     /// What another server answers.
@@ -28,6 +28,19 @@ pub enum Body {
 impl Body {
     pub fn empty() -> Self {
         Self::Whole(None)
+    }
+
+    pub fn chunks(chunks: impl Iterator<Item = Bytes> + Send + 'static, size: usize) -> Self {
+        Self::Chunks(Box::new(chunks), size)
+    }
+
+    /// About how long it is, as far as it knows.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().map_or(0, Bytes::len),
+            Self::Chunks(_, size) => *size,
+            Self::Stream(_) | Self::Relayed(_) => 0,
+        }
     }
 
     /// Compresses what is worth it; the least level, as upstream does.
@@ -40,7 +53,7 @@ impl Body {
                     Err(_) => Self::Whole(Some(bytes)),
                 }
             }
-            Self::Chunks(chunks) => Self::Chunks(Box::new(Gzip::new(chunks))),
+            Self::Chunks(chunks, size) => Self::chunks(Gzip::new(chunks), size),
             other => other,
         }
     }
@@ -74,7 +87,7 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Self::Chunks(chunks) => Poll::Ready(chunks.next().map(|b| Ok(Frame::data(b)))),
+            Self::Chunks(chunks, _) => Poll::Ready(chunks.next().map(|b| Ok(Frame::data(b)))),
             Self::Stream(stream) => stream.as_mut().poll_next(cx).map_ok(Frame::data),
             Self::Relayed(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
         }

@@ -53,21 +53,12 @@ fn decode_any(content_type: &str, body: &[u8], ty: &Type) -> Result<(Value, Vec<
         PROTOBUF if ty.as_object().is_some_and(|o| o.layout().is_empty()) => {
             return Err(StatusError::unsupported_media_type(&ACCEPTED[..2]));
         }
-        PROTOBUF => decode_proto(body, ty),
+        PROTOBUF => proto::decode_object(ty, body).map(|object| (object, Vec::new())),
         "application/json" | "" | "*/*" => decode::json_strict(body),
         "application/yaml" | "application/x-yaml" => decode::yaml(body),
         _ => return Err(StatusError::unsupported_media_type(&ACCEPTED)),
     };
     decoded.map_err(|e| StatusError::bad_request(e.request_message("", "")))
-}
-
-/// A message in its envelope, as an object that says what it is.
-fn decode_proto(body: &[u8], ty: &Type) -> Result<(Value, Vec<String>), DecodeError> {
-    let envelope = proto::open(body)?;
-    let mut object = proto::decode(ty, envelope.raw)?;
-    object["apiVersion"] = envelope.api_version.into();
-    object["kind"] = envelope.kind.into();
-    Ok((object, Vec::new()))
 }
 
 pub fn write_options(call: &Call, kind: &str, resource: &Resource) -> Result<WriteOptions, StatusError> {
@@ -194,6 +185,7 @@ pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
         name: &writer.options.field_manager,
         api_version: &api_version,
         subresource: writer.subresource,
+        resets: writer.resource.traits.resets(writer.subresource),
         now: &now,
     };
     apply::track_update(writer.resource.stored_type(), old, new, &manager);

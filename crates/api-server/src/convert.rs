@@ -24,12 +24,11 @@ pub enum Conversion {
 }
 
 impl Conversion {
-    /// With the group whose strategy and table rows the stored version has.
-    pub fn of_builtin(group: &'static str, version: &str, resource: &str) -> (&'static str, Self) {
+    pub fn of_builtin(group: &str, version: &str, resource: &str) -> Self {
         match (group, version, resource) {
-            ("events.k8s.io", _, "events") => ("", Self::Events),
-            ("autoscaling", "v1", "horizontalpodautoscalers") => (group, Self::Autoscaling),
-            _ => (group, Self::Identity),
+            ("events.k8s.io", _, "events") => Self::Events,
+            ("autoscaling", "v1", "horizontalpodautoscalers") => Self::Autoscaling,
+            _ => Self::Identity,
         }
     }
 
@@ -65,11 +64,21 @@ impl Conversion {
         }
     }
 
-    /// The stored version's name of a field that a selector of this version names.
-    pub fn stored_field<'a>(&self, field: &'a str) -> Cow<'a, str> {
-        match (self, field.strip_prefix("regarding.")) {
-            (Self::Events, Some(rest)) => format!("involvedObject.{rest}").into(),
-            _ => field.into(),
+    /// The stored version's name of a field that a selector of this version may name; `None` where only the
+    /// stored version has it.
+    pub fn stored_field<'a>(&self, field: &'a str) -> Option<Cow<'a, str>> {
+        if *self != Self::Events {
+            return Some(field.into());
+        }
+        match field {
+            "source" | "reportingComponent" => None,
+            "reportingController" => Some("reportingComponent".into()),
+            _ if field.starts_with("involvedObject.") => None,
+            _ => Some(
+                field
+                    .strip_prefix("regarding.")
+                    .map_or(field.into(), |rest| format!("involvedObject.{rest}").into()),
+            ),
         }
     }
 }

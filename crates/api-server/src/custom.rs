@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::cache::{Caches, Index, Indexer};
 use crate::convert::Conversion;
 use crate::registry::{Resource, StrategyRef, Subresource};
-use crate::strategies::{Ctx, Strategy, keep_only};
+use crate::strategies::{Ctx, Strategy, Traits, keep_only};
 
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
@@ -152,10 +152,7 @@ fn resource(
             stored: keelson_api_types::gvk::api_version(group, stored_version),
         },
     };
-    let strategy = CustomStrategy {
-        ty: part.stored_type.clone(),
-        has_status: !part.stored["subresources"]["status"].is_null(),
-    };
+    let strategy = CustomStrategy { ty: part.stored_type.clone() };
     let schema = CrdSchema {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -177,6 +174,7 @@ fn resource(
         categories: names.list("categories"),
         subresources,
         strategy: StrategyRef::Custom(Arc::new(strategy)),
+        traits: Traits::custom(!part.stored["subresources"]["status"].is_null()),
         ty,
         storage: storage.into(),
         cache: caches.cache(storage),
@@ -271,7 +269,6 @@ impl Indexer for FieldIndexer {
 /// What a schema says, as a strategy.
 struct CustomStrategy {
     ty: Link,
-    has_status: bool,
 }
 
 impl Strategy for CustomStrategy {
@@ -289,13 +286,5 @@ impl Strategy for CustomStrategy {
 
     fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         validate_schema(&self.ty, object)
-    }
-
-    fn has_status(&self) -> bool {
-        self.has_status
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
-use crate::negotiate::clauses;
+use crate::negotiate::{Encoding, clauses};
 use crate::registry::Resource;
 use crate::response;
 
@@ -185,9 +185,9 @@ fn hash(of: &impl Hash) -> String {
 }
 
 fn is_aggregated(call: &Call) -> bool {
-    clauses(&call.headers).take_while(|c| !(c.media == "application/json" && c.target.is_empty())).any(|c| {
-        (c.media, c.target, c.group, c.version)
-            == ("application/json", "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
+    let ours = clauses(&call.headers).filter(|c| c.media == Encoding::Json.media_type());
+    ours.map_while(|c| c.target).any(|target| {
+        (target.kind, target.group, target.version) == ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
     })
 }
 

@@ -22,6 +22,7 @@ pub mod objects;
 pub mod openapi;
 pub mod options;
 pub mod patches;
+pub mod presenter;
 pub mod printer;
 pub mod registry;
 pub mod request;

@@ -161,7 +161,7 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let prefix = text(object, "generateName");
     if !prefix.is_empty() {
-        for problem in resource.strategy.name_errors(prefix, true) {
+        for problem in (resource.traits.names)(prefix, true) {
             errors.push(FieldError::invalid("metadata.generateName", prefix, problem));
         }
     }
@@ -169,7 +169,7 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     if name.is_empty() {
         errors.push(FieldError::required("metadata.name", "name or generateName is required"));
     } else {
-        for problem in resource.strategy.name_errors(name, false) {
+        for problem in (resource.traits.names)(name, false) {
             errors.push(FieldError::invalid("metadata.name", name, problem));
         }
     }

@@ -4,14 +4,17 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use keelson_api_types::StatusError;
 
+use crate::registry::Resource;
+
 /// What the objects of a response look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// As they are stored.
     Whole,
-    /// `meta.k8s.io/v1` PartialObjectMetadata.
+    /// `PartialObjectMetadata`, for one.
     Metadata,
-    /// `meta.k8s.io/v1` Table.
+    /// `PartialObjectMetadataList`, for many.
+    MetadataList,
     Table,
 }
 
@@ -23,26 +26,102 @@ pub enum Encoding {
     Protobuf,
 }
 
+impl Encoding {
+    const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
+
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+
+    /// Whether a range such as `application/*` covers it.
+    fn is_in(self, range: &str) -> bool {
+        matches!(range, "*/*" | "application/*") || range == self.media_type()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
     pub form: Form,
     pub encoding: Encoding,
+    /// The version of the forms that are not whole.
+    pub meta: &'static str,
     /// Indented output, for people.
     pub pretty: bool,
 }
 
 impl Accepted {
-    pub const JSON: Self = Self { form: Form::Whole, encoding: Encoding::Json, pretty: false };
+    pub const JSON: Self =
+        Self { form: Form::Whole, encoding: Encoding::Json, meta: "meta.k8s.io/v1", pretty: false };
 }
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-const SUPPORTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
+/// What an endpoint can give.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer {
+    /// Whole objects as messages.
+    pub messages: bool,
+    /// Other forms than whole objects.
+    pub forms: bool,
+    /// Events, which YAML has no frames for.
+    pub stream: bool,
+}
 
-/// Takes the first form that this server can give, in the client's order of preference. Custom resources
-/// have no messages.
-pub fn accepted(headers: &HeaderMap, pretty: Option<bool>, custom: bool) -> Result<Accepted, StatusError> {
-    let text = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-    let pretty = pretty.unwrap_or_else(|| is_human(headers));
+impl Offer {
+    /// What is no object of a resource.
+    pub const PLAIN: Self = Self { messages: true, forms: false, stream: false };
+    pub const BUILTIN: Self = Self { forms: true, ..Self::PLAIN };
+    /// Custom resources have no messages.
+    pub const CUSTOM: Self = Self { messages: false, ..Self::BUILTIN };
+
+    pub fn of(resource: &Resource) -> Self {
+        let stream = false;
+        Self { stream, ..if resource.custom.is_some() { Self::CUSTOM } else { Self::BUILTIN } }
+    }
+
+    fn supported(self) -> Vec<String> {
+        let all = Encoding::ALL.into_iter().filter(|e| match e {
+            Encoding::Json => true,
+            Encoding::Yaml => !self.stream,
+            Encoding::Protobuf => self.messages,
+        });
+        let suffix = if self.stream { ";stream=watch" } else { "" };
+        all.map(|e| format!("{}{suffix}", e.media_type())).collect()
+    }
+
+    fn gives(self, clause: &Clause<'_>, encoding: Encoding) -> Option<(Form, &'static str)> {
+        if encoding == Encoding::Yaml && self.stream || !clause.is_plain {
+            return None;
+        }
+        let Some(target) = &clause.target else {
+            return (encoding != Encoding::Protobuf || self.messages)
+                .then_some((Form::Whole, Accepted::JSON.meta));
+        };
+        let meta = match (target.group, target.version) {
+            ("meta.k8s.io", "v1") => "meta.k8s.io/v1",
+            ("meta.k8s.io", "v1beta1") => "meta.k8s.io/v1beta1",
+            _ => return None,
+        };
+        let form = match target.kind {
+            "Table" if encoding != Encoding::Protobuf => Form::Table,
+            "PartialObjectMetadata" => Form::Metadata,
+            "PartialObjectMetadataList" => Form::MetadataList,
+            _ => return None,
+        };
+        self.forms.then_some((form, meta))
+    }
+}
+
+/// Takes the first form that this endpoint can give, in the client's order of preference. `pretty` is the
+/// request's parameter.
+pub fn accepted(headers: &HeaderMap, pretty: Option<&str>, offer: Offer) -> Result<Accepted, StatusError> {
+    let text = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let pretty = match pretty.filter(|text| !text.is_empty()) {
+        Some(text) => matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+        None => is_human(headers),
+    };
     // The common ones, without parsing.
     if matches!(text, "application/json" | "*/*" | "" | "application/json, */*") {
         return Ok(Accepted { pretty, ..Accepted::JSON });
@@ -50,26 +129,15 @@ pub fn accepted(headers: &HeaderMap, pretty: Option<bool>, custom: bool) -> Resu
     let mut clauses: Vec<Clause<'_>> = text.split(',').map(Clause::parse).collect();
     clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
     let found = clauses.iter().find_map(|clause| {
-        let encoding = match clause.media {
-            "application/json" | "*/*" | "application/*" => Encoding::Json,
-            "application/yaml" | "application/x-yaml" => Encoding::Yaml,
-            PROTOBUF => Encoding::Protobuf,
-            _ => return None,
-        };
-        let form = match (clause.target, clause.group, clause.version) {
-            ("", _, _) => Form::Whole,
-            ("Table", "meta.k8s.io", "v1") => Form::Table,
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Form::Metadata,
-            _ => return None,
-        };
-        let has_message = form == Form::Metadata || form == Form::Whole && !custom;
-        if encoding == Encoding::Protobuf && !has_message {
-            return None;
-        }
-        Some(Accepted { form, encoding, pretty })
+        Encoding::ALL.into_iter().filter(|e| e.is_in(clause.media)).find_map(|encoding| {
+            let (form, meta) = offer.gives(clause, encoding)?;
+            Some(Accepted { form, encoding, meta, pretty: pretty || clause.pretty })
+        })
     });
-    let supported = if custom { &SUPPORTED[..2] } else { &SUPPORTED };
-    found.ok_or_else(|| StatusError::not_acceptable(supported))
+    found.ok_or_else(|| {
+        let supported = offer.supported();
+        StatusError::not_acceptable(&supported.iter().map(String::as_str).collect::<Vec<_>>())
+    })
 }
 
 /// Clients that people read the output of.
@@ -78,12 +146,20 @@ fn is_human(headers: &HeaderMap) -> bool {
     ["curl", "Wget", "Mozilla/5.0"].iter().any(|name| agent.starts_with(name))
 }
 
+/// The kind that an alternative wants objects turned into.
+pub struct Target<'a> {
+    pub kind: &'a str,
+    pub group: &'a str,
+    pub version: &'a str,
+}
+
 /// One alternative of an Accept header.
 pub struct Clause<'a> {
     pub media: &'a str,
-    pub target: &'a str,
-    pub group: &'a str,
-    pub version: &'a str,
+    pub target: Option<Target<'a>>,
+    pretty: bool,
+    /// It asks for nothing that this server does not know: streams other than watches, other server versions.
+    is_plain: bool,
     quality: f32,
 }
 
@@ -91,13 +167,17 @@ impl<'a> Clause<'a> {
     pub fn parse(text: &'a str) -> Self {
         let mut parts = text.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
-        let mut clause = Self { media, target: "", group: "", version: "", quality: 1.0 };
+        let mut clause = Self { media, target: None, pretty: false, is_plain: true, quality: 1.0 };
         for (key, value) in parts.filter_map(|p| p.split_once('=')) {
+            let target = || Target { kind: "", group: "", version: "" };
             match key {
-                "as" => clause.target = value,
-                "g" => clause.group = value,
-                "v" => clause.version = value,
+                "as" => clause.target.get_or_insert_with(target).kind = value,
+                "g" => clause.target.get_or_insert_with(target).group = value,
+                "v" => clause.target.get_or_insert_with(target).version = value,
                 "q" => clause.quality = value.parse().unwrap_or(1.0),
+                "pretty" => clause.pretty = value == "1",
+                "stream" => clause.is_plain &= matches!(value, "" | "watch"),
+                "sv" => clause.is_plain &= matches!(value, "" | "v1"),
                 _ => {}
             }
         }
@@ -118,38 +198,55 @@ mod tests {
 
     #[test]
     fn the_first_form_that_can_be_given_wins() {
-        let check = |accept: &'static str, expected| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            assert_eq!(accepted(&headers, None, false).ok().map(|a| a.form), expected, "{accept}");
+        let check = |accept: &'static str, offer, expected: Result<(Form, Encoding), ()>| {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            let got = accepted(&headers, None, offer).map(|a| (a.form, a.encoding)).map_err(drop);
+            assert_eq!(got, expected, "{accept}");
         };
-        check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(Form::Table));
-        check("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json", Some(Form::Whole));
+        use Encoding::{Json, Protobuf, Yaml};
+        let (builtin, custom, plain) = (Offer::BUILTIN, Offer::CUSTOM, Offer::PLAIN);
+        let watch = Offer { stream: true, ..builtin };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        check(table, builtin, Ok((Form::Table, Json)));
+        check(table, plain, Ok((Form::Whole, Json)));
+        check("application/json;as=Table;v=v1beta1;g=meta.k8s.io", custom, Ok((Form::Table, Json)));
         check(
-            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
-            Some(Form::Metadata),
+            "application/json;as=Table;v=v2;g=meta.k8s.io, application/json",
+            builtin,
+            Ok((Form::Whole, Json)),
         );
-        check("application/vnd.kubernetes.protobuf", Some(Form::Whole));
-        check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None);
-        check("text/html, */*;q=0.2", Some(Form::Whole));
+        check("application/json;as=Table", builtin, Err(()));
+        check("application/yaml;as=Table;v=v1;g=meta.k8s.io", builtin, Ok((Form::Table, Yaml)));
+        check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", builtin, Err(()));
+        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+        check(partial, custom, Ok((Form::Metadata, Protobuf)));
+        check(partial, plain, Ok((Form::Whole, Json)));
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        check(both, builtin, Ok((Form::Whole, Protobuf)));
+        check(both, custom, Ok((Form::Whole, Json)));
+        check("application/vnd.kubernetes.protobuf", custom, Err(()));
+        check("text/html, */*;q=0.2", builtin, Ok((Form::Whole, Json)));
+        check("application/yaml;q=0.3, application/json;q=0.2", builtin, Ok((Form::Whole, Yaml)));
+        check("application/yaml", watch, Err(()));
+        check("application/json;stream=watch", watch, Ok((Form::Whole, Json)));
+        check("application/json;stream=other", watch, Err(()));
+        for unknown in ["application/x-yaml", "application/cbor", "image/png"] {
+            check(unknown, builtin, Err(()));
+        }
     }
 
     #[test]
-    fn custom_resources_have_no_messages() {
-        let check = |accept: &'static str, custom, expected| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            let encoding = accepted(&headers, None, custom).ok().map(|a| a.encoding);
-            assert_eq!(encoding, expected, "{accept}");
+    fn output_is_indented_for_people() {
+        let check = |agent: &'static str, accept: &'static str, parameter, expected| {
+            let headers = [(http::header::USER_AGENT, agent), (ACCEPT, accept)];
+            let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+            let headers = HeaderMap::from_iter(headers);
+            assert_eq!(accepted(&headers, parameter, Offer::BUILTIN).unwrap().pretty, expected);
         };
-        let both = "application/vnd.kubernetes.protobuf,application/json";
-        check(both, false, Some(Encoding::Protobuf));
-        check(both, true, Some(Encoding::Json));
-        check("application/vnd.kubernetes.protobuf", true, None);
-        check(
-            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
-            true,
-            Some(Encoding::Protobuf),
-        );
+        check("curl/8", "*/*", None, true);
+        check("curl/8", "*/*", Some("0"), false);
+        check("kubectl", "*/*", Some("true"), true);
+        check("kubectl", "*/*", Some("maybe"), false);
+        check("kubectl", "application/json;pretty=1", Some(""), true);
     }
 }

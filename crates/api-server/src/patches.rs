@@ -116,8 +116,13 @@ impl Patch {
         crate::meta::meta_mut(&mut applied).entry("name").or_insert_with(|| name.into());
         let now = keelson_api_types::meta::now_rfc3339();
         let api_version = resource.gvr.api_version();
-        let manager =
-            Manager { name: &options.field_manager, api_version: &api_version, subresource, now: &now };
+        let manager = Manager {
+            name: &options.field_manager,
+            api_version: &api_version,
+            subresource,
+            resets: resource.traits.resets(subresource),
+            now: &now,
+        };
         apply::apply(&resource.ty, old, &applied, &manager, options.force).map_err(|e| e.to_status())
     }
 }

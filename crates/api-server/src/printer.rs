@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::registry::Resource;
 
 /// A table up to and including the opening bracket of its rows; `metadata` is encoded.
-pub fn table_head(resource: &Resource, columns: bool, metadata: &str) -> String {
+pub fn table_head(resource: &Resource, api_version: &str, columns: bool, metadata: &str) -> String {
     let definitions: Vec<Value> = match (columns, &resource.custom) {
         (false, _) => Vec::new(),
         (true, Some(custom)) => {
@@ -23,7 +23,7 @@ pub fn table_head(resource: &Resource, columns: bool, metadata: &str) -> String 
     };
     let definitions = Value::from(definitions);
     format!(
-        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{definitions},\"rows\":["
+        "{{\"kind\":\"Table\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"columnDefinitions\":{definitions},\"rows\":["
     )
 }
 

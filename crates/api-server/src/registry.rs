@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::cache::{Caches, Index, Indexer, PREFIX, ResourceCache};
 use crate::convert::Conversion;
 use crate::custom::Custom;
-use crate::strategies::{self, Strategy};
+use crate::strategies::{self, Strategy, Traits};
 
 /// One resource in one version.
 pub struct Resource {
@@ -27,6 +27,7 @@ pub struct Resource {
     pub categories: Vec<String>,
     pub subresources: Vec<Subresource>,
     pub strategy: StrategyRef,
+    pub traits: Traits,
     /// The schema of this version.
     pub ty: Link,
     /// Where its objects lie: `pods`, `stable.example.com/crontabs`.
@@ -196,8 +197,8 @@ fn builtin(info: &'static ResourceInfo, caches: &Caches) -> Option<Resource> {
         tracing::error!(kind = %info.gvk(), "a resource of the table has no schema");
         return None;
     };
-    let (storage_group, conversion) = Conversion::of_builtin(info.group, info.version, info.resource);
-    let strategy = strategies::for_resource(storage_group, info.resource);
+    let row = strategies::for_resource(info.group, info.resource);
+    let strategy = row.strategy;
     Some(Resource {
         gvr: Gvr::new(info.group, info.version, info.resource),
         gvk: info.gvk(),
@@ -217,10 +218,11 @@ fn builtin(info: &'static ResourceInfo, caches: &Caches) -> Option<Resource> {
             })
             .collect(),
         strategy: StrategyRef::Builtin(strategy),
+        traits: row.traits,
         ty: Link::Static(ty),
         storage: info.resource.into(),
         cache: caches.cache(info.resource),
-        conversion,
+        conversion: Conversion::of_builtin(info.group, info.version, info.resource),
         selectable: strategy.selectable_names().iter().map(|s| (*s).to_owned()).collect(),
         index: Index::new(Arc::new(StrategyRef::Builtin(strategy))),
         custom: None,

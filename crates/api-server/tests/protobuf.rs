@@ -12,11 +12,12 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 fn opened(body: &[u8]) -> Value {
     let envelope = proto::open(body).unwrap();
     let gvk = Gvk::from_api_version(&envelope.api_version, &envelope.kind);
-    let ty = keelson_schema::builtin().for_gvk(&gvk).unwrap();
-    let mut object = proto::decode(ty, envelope.raw).unwrap();
-    object["apiVersion"] = envelope.api_version.into();
-    object["kind"] = envelope.kind.into();
-    object
+    let ty = match &*gvk.kind {
+        "PartialObjectMetadata" => &proto::PARTIAL,
+        "PartialObjectMetadataList" => &proto::PARTIAL_LIST,
+        _ => keelson_schema::builtin().for_gvk(&gvk).unwrap(),
+    };
+    proto::decode_object(ty, body).unwrap()
 }
 
 #[track_caller]
@@ -44,7 +45,7 @@ async fn objects_come_and_go_as_messages() {
 
     let watched = client.get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
     assert_eq!(watched.headers["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
-    assert_eq!(watched.bytes, proto::watch_frame("ADDED", &read).unwrap());
+    assert_eq!(watched.bytes, proto::watch_frame("ADDED", &proto::encode(&read).unwrap()));
 
     let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "other"}});
     let other = proto::encode(&options).unwrap();
@@ -54,6 +55,57 @@ async fn objects_come_and_go_as_messages() {
     let any = proto::encode(&options).unwrap();
     let deleted = message(&client.send(Method::DELETE, &path, PROTOBUF, any).await, 200);
     assert_eq!(deleted["status"], "Success");
+}
+
+#[tokio::test]
+async fn a_list_of_messages_is_the_list() {
+    let server = Server::start().await;
+    let (admin, client) = (server.admin(), server.admin().with("accept", PROTOBUF));
+    for n in 0..40 {
+        let mut object = config_map(&format!("m{n:02}"));
+        object["data"]["a"] = "x".repeat(n * 200).into();
+        admin.post(CONFIG_MAPS, &object).await.expect(201);
+    }
+    // Twice: made, then shared.
+    for _ in 0..2 {
+        let (json, list) =
+            (admin.get(CONFIG_MAPS).await.expect(200), message(&client.get(CONFIG_MAPS).await, 200));
+        let mut items = json["items"].clone();
+        for item in items.as_array_mut().unwrap() {
+            item.as_object_mut().unwrap().retain(|key, _| !matches!(key.as_str(), "apiVersion" | "kind"));
+        }
+        assert_eq!((&list["items"], &list["kind"]), (&items, &json["kind"]));
+    }
+    let one = message(&client.get(&format!("{CONFIG_MAPS}/m39")).await, 200);
+    assert_eq!(one, admin.get(&format!("{CONFIG_MAPS}/m39")).await.expect(200));
+}
+
+#[tokio::test]
+async fn metadata_alone_comes_as_a_message() {
+    let server = Server::start().await;
+    server.admin().post(CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let asks = |kind: &str| {
+        let accept =
+            format!("{PROTOBUF};as={kind};g=meta.k8s.io;v=v1,application/json;as={kind};g=meta.k8s.io;v=v1");
+        server.admin().with("accept", accept)
+    };
+    let (one, many) = (asks("PartialObjectMetadata"), asks("PartialObjectMetadataList"));
+    let path = format!("{CONFIG_MAPS}/a");
+    let got = message(&one.get(&path).await, 200);
+    let metadata = server.admin().get(&path).await.expect(200)["metadata"].clone();
+    assert_eq!(
+        got,
+        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata})
+    );
+    let list = message(&many.get(CONFIG_MAPS).await, 200);
+    assert_eq!(
+        (&list["kind"], &list["items"]),
+        (&json!("PartialObjectMetadataList"), &json!([{"metadata": metadata}]))
+    );
+    let watched = one.get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
+    assert_eq!(watched.bytes, proto::watch_frame("ADDED", &proto::encode(&got).unwrap()));
+    one.get(CONFIG_MAPS).await.refused(406, "NotAcceptable", "is a list (*core.ConfigMapList)");
+    many.get(&path).await.refused(406, "NotAcceptable", "is not a list (*core.ConfigMap)");
 }
 
 #[tokio::test]

@@ -33,7 +33,17 @@ pub struct Manager<'a> {
     pub name: &'a str,
     pub api_version: &'a str,
     pub subresource: &'a str,
+    /// Fields that a write through this subresource does not change, and so cannot own.
+    pub resets: &'a [&'a [&'a str]],
     pub now: &'a str,
+}
+
+impl Manager<'_> {
+    fn resets(&self) -> FieldSet {
+        let mut set = FieldSet::default();
+        self.resets.iter().for_each(|path| set.insert_names(path));
+        set
+    }
 }
 
 /// A field that another manager owns with another value.
@@ -144,7 +154,7 @@ pub fn track_update(ty: &Type, old: Option<&Value>, new: &mut Value, manager: &M
 
 /// The ownership side of a plain write from `old` to `new`.
 fn update(ty: &Type, old: &Value, new: &Value, managers: &mut Managers, manager: &Manager) {
-    let compared = compare::compare(Ref::new(ty), old, new).without(&reset_fields(ty, manager.subresource));
+    let compared = compare::compare(Ref::new(ty), old, new).without(&manager.resets());
     if compared.is_same() {
         return;
     }
@@ -167,7 +177,7 @@ fn apply_with(
     force: bool,
 ) -> Result<Value, ApplyError> {
     let root = Ref::new(ty);
-    let reset = reset_fields(ty, manager.subresource);
+    let reset = manager.resets();
     let merged = merge::merge(root, live, applied);
     let set = atom::field_set(root, applied).recursive_difference(&reset);
     let (last, was_there) = {
@@ -215,21 +225,6 @@ fn stripped() -> FieldSet {
         "resourceVersion",
     ] {
         set.insert_names(&["metadata", name]);
-    }
-    set
-}
-
-/// Fields that writing through this (sub)resource does not change, and therefore cannot own.
-fn reset_fields(ty: &Type, subresource: &str) -> FieldSet {
-    let mut set = FieldSet::default();
-    match subresource {
-        "" if ty.field("status").is_some() && ty.field("spec").is_some() => set.insert_names(&["status"]),
-        "status" => {
-            set.insert_names(&["spec"]);
-            set.insert_names(&["metadata", "deletionTimestamp"]);
-            set.insert_names(&["metadata", "ownerReferences"]);
-        }
-        _ => {}
     }
     set
 }

@@ -15,7 +15,10 @@ use keelson_schema::{Field, Layout, Link, List, ListKind, Object, Patch, Shape, 
 use serde_json::{Map, Value, json};
 
 use crate::decode::DecodeError;
-pub use encode::{EncodeError, encode, encode_list, watch_frame};
+pub use encode::{
+    ENVELOPE_TAIL, EncodeError, encode, encode_message, enveloped, list_head, list_item, metadata_length,
+    watch_frame,
+};
 use wire::{Payload, Wire};
 
 const MAGIC: &[u8] = b"k8s\0";
@@ -61,14 +64,16 @@ pub fn open(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
 /// The type of a kind that has a message.
 fn type_of(gvk: &Gvk) -> Option<&'static Type> {
     match (&*gvk.group, &*gvk.version, &*gvk.kind) {
-        ("meta.k8s.io", "v1", "PartialObjectMetadata") => Some(&PARTIAL),
-        ("meta.k8s.io", "v1", "PartialObjectMetadataList") => Some(&PARTIAL_LIST),
+        ("meta.k8s.io", "v1" | "v1beta1", "PartialObjectMetadata") => Some(&PARTIAL),
+        ("meta.k8s.io", "v1" | "v1beta1", "PartialObjectMetadataList") => Some(&PARTIAL_LIST),
         _ => keelson_schema::builtin().for_gvk(gvk),
     }
 }
 
-static PARTIAL: LazyLock<Type> = LazyLock::new(|| metadata_and("meta.v1.ObjectMeta", None));
-static PARTIAL_LIST: LazyLock<Type> = LazyLock::new(|| {
+/// An object's metadata alone.
+pub static PARTIAL: LazyLock<Type> = LazyLock::new(|| metadata_and("meta.v1.ObjectMeta", None));
+/// A list of those.
+pub static PARTIAL_LIST: LazyLock<Type> = LazyLock::new(|| {
     let item = Link::Static(&PARTIAL);
     let items = Type::new(Shape::List(List { item, kind: ListKind::Atomic }));
     metadata_and("meta.v1.ListMeta", Some(Link::Owned(items.into())))
@@ -91,6 +96,15 @@ fn metadata_and(meta: &str, items: Option<Link>) -> Type {
     let metadata = field("metadata", keelson_schema::builtin().link(meta), "1");
     let fields = items.into_iter().chain([metadata]).collect();
     Type::new(Shape::Object(Object::with_fields(fields)))
+}
+
+/// Decodes an object in its envelope as `ty`.
+pub fn decode_object(ty: &Type, body: &[u8]) -> Result<Value, DecodeError> {
+    let envelope = open(body)?;
+    let mut object = decode(ty, envelope.raw)?;
+    object["apiVersion"] = envelope.api_version.into();
+    object["kind"] = envelope.kind.into();
+    Ok(object)
 }
 
 /// Decodes a message as a type; fields that the type does not know are skipped.
@@ -344,10 +358,7 @@ fn raw_json(bytes: &[u8]) -> Result<Value, DecodeError> {
         let envelope = open(bytes)?;
         let gvk = Gvk::from_api_version(&envelope.api_version, &envelope.kind);
         let ty = type_of(&gvk).ok_or_else(|| malformed(format!("no schema for {gvk}")))?;
-        let mut object = decode(ty, envelope.raw)?;
-        object["apiVersion"] = envelope.api_version.into();
-        object["kind"] = envelope.kind.into();
-        return Ok(object);
+        return decode_object(ty, bytes);
     }
     serde_json::from_slice(bytes).map_err(malformed)
 }
@@ -404,12 +415,22 @@ mod tests {
     fn a_watch_event_carries_its_length_and_an_enveloped_object() {
         let partial = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
             "metadata": {"name": "a", "annotations": {"k": "v".repeat(300)}}});
-        let frame = watch_frame("ADDED", &partial).unwrap();
+        let frame = watch_frame("ADDED", &encode(&partial).unwrap());
         let (length, event) = frame.split_first_chunk::<4>().unwrap();
         assert_eq!(u32::from_be_bytes(*length) as usize, event.len());
         assert_eq!(first(event, 1).unwrap().bytes(), b"ADDED");
         let raw = first(first(event, 2).unwrap().bytes(), 1).unwrap().bytes();
         assert_eq!(raw_json(raw).unwrap(), partial);
+    }
+
+    #[test]
+    fn metadata_is_cut_out_of_a_message_without_decoding_it() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"b": "c"}},
+            "spec": {"nodeName": "n"}});
+        let message = encode_message(type_of(&Gvk::of(&pod).unwrap()).unwrap(), &pod).unwrap();
+        let cut = decode(&PARTIAL, &message[..metadata_length(&message)]).unwrap();
+        assert_eq!(cut, json!({"metadata": pod["metadata"]}));
+        assert_eq!(metadata_length(b"\x12\x00"), 0);
     }
 
     #[test]

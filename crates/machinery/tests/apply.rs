@@ -13,7 +13,7 @@ fn deployment() -> &'static Type {
 }
 
 fn by<'a>(name: &'a str, now: &'a str) -> Manager<'a> {
-    Manager { name, api_version: "apps/v1", subresource: "", now }
+    Manager { name, api_version: "apps/v1", subresource: "", resets: &[&["status"]], now }
 }
 
 fn web(spec: Value) -> Value {
@@ -67,7 +67,12 @@ fn an_update_takes_over_only_what_it_changes() {
     let mut status = new.clone();
     new["status"] = json!({});
     status["status"] = json!({"replicas": 2});
-    track_update(deployment(), Some(&new), &mut status, &Manager { subresource: "status", ..by("ctl", T2) });
+    track_update(
+        deployment(),
+        Some(&new),
+        &mut status,
+        &Manager { subresource: "status", resets: &[&["spec"]], ..by("ctl", T2) },
+    );
     assert_eq!(status["metadata"]["managedFields"][2]["subresource"], "status");
     assert_eq!(status["metadata"]["managedFields"][2]["fieldsV1"], json!({"f:status": {"f:replicas": {}}}));
 }
@@ -169,7 +174,7 @@ fn sets_atomics_and_bad_objects() {
         "map": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}}
     }}}}))
     .expect("schema");
-    let m = |name| Manager { name, api_version: "a/v1", subresource: "", now: T1 };
+    let m = |name| Manager { name, api_version: "a/v1", subresource: "", resets: &[], now: T1 };
     let object =
         |spec: Value| json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "x"}, "spec": spec});
     let one =

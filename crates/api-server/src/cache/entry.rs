@@ -4,6 +4,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use keelson_machinery::proto;
+use keelson_schema::Type;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -20,10 +22,39 @@ pub struct Entry {
     pub labels: Labels,
     /// The values of the resource's selectable fields, in the order of its names.
     pub fields: Box<[Box<str>]>,
-    pub(super) parsed: OnceLock<Arc<Value>>,
+    /// The protobuf message, made for the first who asks and shared by the rest; empty if it has none.
+    message: OnceLock<Bytes>,
+    parsed: OnceLock<Arc<Value>>,
 }
 
 impl Entry {
+    pub fn new(key: Arc<str>, revision: u64, bytes: Bytes, labels: Labels, fields: Box<[Box<str>]>) -> Self {
+        Self { key, revision, bytes, labels, fields, message: OnceLock::new(), parsed: OnceLock::new() }
+    }
+
+    /// An object beside the cache: nothing to select by.
+    pub fn bare(bytes: Bytes) -> Self {
+        Self::new("".into(), 0, bytes, Labels::default(), Box::default())
+    }
+
+    /// The same object at another revision.
+    pub fn at_revision(&self, revision: u64) -> Self {
+        let bytes = replace_revision(&self.bytes, revision);
+        Self::new(self.key.clone(), revision, bytes, self.labels.clone(), self.fields.clone())
+    }
+
+    /// The object's message, without an envelope; `None` if it does not fit its type.
+    pub fn message(&self, ty: &Type) -> Option<Bytes> {
+        let message = self.message.get_or_init(|| {
+            let object: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+            proto::encode_message(ty, &object).map(Bytes::from).unwrap_or_else(|error| {
+                tracing::error!(key = &*self.key, %error, "an object does not fit its message");
+                Bytes::new()
+            })
+        });
+        (!message.is_empty()).then(|| message.clone())
+    }
+
     /// The object, decoded by the first who asks and kept as long as this revision of it: for what the server itself
     /// looks at with every request (namespaces, accounts, quotas, classes).
     pub fn parsed(&self) -> Option<Arc<Value>> {
@@ -124,6 +155,9 @@ impl ChangeKind {
     }
 }
 
+/// An event for each of what it may be to a watcher.
+type Frames = [OnceLock<Bytes>; 3];
+
 /// One change in the history that watchers read. Frames are encoded by the first watcher that needs
 /// them and shared by the rest.
 #[derive(Debug)]
@@ -135,7 +169,9 @@ pub struct CacheEvent {
     /// The state before, for Modified; selectors may have matched it alone.
     pub previous: Option<Arc<Entry>>,
     pub(super) at: Instant,
-    frames: [OnceLock<Bytes>; 3],
+    lines: Frames,
+    /// Only where somebody watches in protobuf.
+    messages: OnceLock<Box<Frames>>,
 }
 
 impl CacheEvent {
@@ -145,8 +181,8 @@ impl CacheEvent {
         entry: Arc<Entry>,
         previous: Option<Arc<Entry>>,
     ) -> Self {
-        let frames = Default::default();
-        Self { revision, kind, entry, previous, at: Instant::now(), frames }
+        let (lines, messages) = Default::default();
+        Self { revision, kind, entry, previous, at: Instant::now(), lines, messages }
     }
 
     /// What a watcher is to see, given whether its selector matches the new state and the old one.
@@ -165,18 +201,25 @@ impl CacheEvent {
 
     /// The object a watcher is shown: on leaving its selection the last state that matched, at the
     /// revision of the change.
-    pub fn object(&self, seen: ChangeKind) -> Bytes {
+    pub fn object(&self, seen: ChangeKind) -> Arc<Entry> {
         match (&self.previous, seen) {
             (Some(previous), ChangeKind::Deleted) if self.kind == ChangeKind::Modified => {
-                replace_revision(&previous.bytes, self.revision)
+                Arc::new(previous.at_revision(self.revision))
             }
-            _ => self.entry.bytes.clone(),
+            _ => self.entry.clone(),
         }
     }
 
     /// The event as a line of a JSON watch.
-    pub fn frame(&self, seen: ChangeKind) -> Bytes {
-        self.frames[seen as usize].get_or_init(|| encode_frame(seen.as_str(), &self.object(seen))).clone()
+    pub fn line(&self, seen: ChangeKind) -> Bytes {
+        let encode = || encode_frame(seen.as_str(), &self.object(seen).bytes);
+        self.lines[seen as usize].get_or_init(encode).clone()
+    }
+
+    /// The event as a message with its length, which `encode` makes.
+    pub fn message(&self, seen: ChangeKind, encode: impl FnOnce(&Entry) -> Bytes) -> Bytes {
+        let frames = self.messages.get_or_init(Box::default);
+        frames[seen as usize].get_or_init(|| encode(&self.object(seen))).clone()
     }
 }
 

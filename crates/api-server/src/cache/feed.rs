@@ -311,14 +311,7 @@ pub fn entry_of(index: Option<&Index>, key: &str, kv: &KeyValue) -> Option<Entry
     match read {
         Ok((labels, fields)) => {
             let bytes = splice_revision(&kv.value, kv.mod_revision);
-            Some(Entry {
-                key: key.into(),
-                revision: kv.mod_revision,
-                bytes,
-                labels,
-                fields,
-                parsed: OnceLock::new(),
-            })
+            Some(Entry::new(key.into(), kv.mod_revision, bytes, labels, fields))
         }
         Err(error) => {
             tracing::error!(key = kv.key, %error, "a stored value is no object");

@@ -12,5 +12,5 @@ pub mod sparse;
 pub use entry::{CacheEvent, ChangeKind, Entry, encode_frame, replace_revision, splice_revision};
 pub use feed::{Caches, Index, Indexer, PREFIX, entry_of, storage_error};
 pub use resource::{ResourceCache, Snapshot, TooOld};
-pub use select::Selection;
+pub use select::{Selection, unsupported_field};
 pub use sparse::Wanted;

@@ -81,14 +81,13 @@ impl ResourceCache {
         let mut inner = self.inner.write();
         for slot in inner.entries.values_mut() {
             let Some(fields) = fields(&slot.bytes).filter(|fields| *fields != slot.fields) else { continue };
-            *slot = Arc::new(Entry {
-                key: slot.key.clone(),
-                revision: slot.revision,
-                bytes: slot.bytes.clone(),
-                labels: slot.labels.clone(),
+            *slot = Arc::new(Entry::new(
+                slot.key.clone(),
+                slot.revision,
+                slot.bytes.clone(),
+                slot.labels.clone(),
                 fields,
-                parsed: OnceLock::new(),
-            });
+            ));
         }
     }
 
@@ -195,15 +194,8 @@ impl Inner {
             }
             None => {
                 let Some(last) = self.entries.remove(key) else { return };
-                let gone = Entry {
-                    key: last.key.clone(),
-                    revision,
-                    bytes: super::entry::replace_revision(&last.bytes, revision),
-                    labels: last.labels.clone(),
-                    fields: last.fields.clone(),
-                    parsed: OnceLock::new(),
-                };
-                CacheEvent::new(ChangeKind::Deleted, revision, Arc::new(gone), Some(last))
+                let gone = Arc::new(last.at_revision(revision));
+                CacheEvent::new(ChangeKind::Deleted, revision, gone, Some(last))
             }
         };
         self.last_change = revision;
@@ -251,14 +243,7 @@ mod tests {
 
     fn entry(key: &str, revision: u64) -> Entry {
         let bytes = Bytes::from(format!(r#"{{"metadata":{{"resourceVersion":"{revision}"}}}}"#));
-        Entry {
-            key: key.into(),
-            revision,
-            bytes,
-            labels: Default::default(),
-            fields: Box::new([]),
-            parsed: OnceLock::new(),
-        }
+        Entry::new(key.into(), revision, bytes, Default::default(), Box::default())
     }
 
     fn keys(snapshot: &Snapshot) -> Vec<String> {

@@ -89,9 +89,15 @@ impl Selection {
 }
 
 fn unknown(field: &str, only_metadata: bool) -> StatusError {
-    StatusError::bad_request(if only_metadata {
-        format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
-    } else {
-        format!("field label not supported: {field}")
-    })
+    if !only_metadata {
+        return unsupported_field(field);
+    }
+    StatusError::bad_request(format!(
+        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+    ))
+}
+
+/// The refusal of a field that its kind, which has others, does not select by.
+pub fn unsupported_field(field: &str) -> StatusError {
+    StatusError::bad_request(format!("field label not supported: {field}"))
 }

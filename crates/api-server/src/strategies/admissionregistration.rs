@@ -44,14 +44,6 @@ impl Strategy for Webhooks {
         }
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
-    }
 }
 
 fn match_defaults(at: &mut Value) {
@@ -220,14 +212,6 @@ impl Strategy for Policy {
         }
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        !self.mutating
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
-    }
 }
 
 impl Policy {
@@ -304,13 +288,5 @@ impl Strategy for PolicyBinding {
             }
         }
         e.into_vec()
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
     }
 }

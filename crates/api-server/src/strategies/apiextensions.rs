@@ -197,13 +197,4 @@ impl Strategy for ApiService {
         }
         e.into_vec()
     }
-
-    /// The core group's ends in a dot.
-    fn name_errors(&self, name: &str, _prefix: bool) -> Vec<String> {
-        names::path_segment_name(name)
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
 }

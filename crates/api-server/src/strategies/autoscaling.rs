@@ -56,10 +56,6 @@ impl Strategy for HorizontalPodAutoscaler {
         e.nonnegative_all(&At::root(object).f("status"), &["currentReplicas", "desiredReplicas"]);
         e.into_vec()
     }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
 }
 
 fn spec(at: &At<'_>, e: &mut Errors) {

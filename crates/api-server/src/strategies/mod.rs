@@ -5,7 +5,7 @@
 //! references, finalizers, uid, timestamps, generation, resourceVersion) is the generic path's own and
 //! checked there for every kind alike: a strategy says only how a name has to look.
 
-use keelson_api_types::{FieldError, Gvr, StatusError, names};
+use keelson_api_types::{FieldError, Gvr, StatusError};
 use serde_json::Value;
 
 use crate::alloc::Allocators;
@@ -29,13 +29,17 @@ pub mod rbac;
 pub mod resource;
 pub mod service;
 pub mod storage;
+mod table;
 #[cfg(test)]
 mod tests;
+
+pub use table::{FieldPaths, Row, Traits, for_resource};
 
 /// Where and for whom a write happens.
 pub struct Ctx<'a> {
     pub gvr: &'a Gvr,
     pub kind: &'a str,
+    pub traits: &'a Traits,
     pub namespaced: bool,
     /// Empty for the object itself.
     pub subresource: &'a str,
@@ -68,15 +72,15 @@ pub trait Strategy: Send + Sync {
     fn default(&self, _object: &mut Value) {}
 
     /// Before admission on create; the default drops `status` when the kind has a status subresource.
-    fn prepare_create(&self, _ctx: &Ctx<'_>, object: &mut Value) {
-        if self.has_status() {
+    fn prepare_create(&self, ctx: &Ctx<'_>, object: &mut Value) {
+        if ctx.traits.status {
             remove(object, "status");
         }
     }
 
     /// Before admission on update; the default keeps the stored `status`.
-    fn prepare_update(&self, _ctx: &Ctx<'_>, object: &mut Value, old: &Value) {
-        if self.has_status() {
+    fn prepare_update(&self, ctx: &Ctx<'_>, object: &mut Value, old: &Value) {
+        if ctx.traits.status {
             carry(object, old, "status");
         }
     }
@@ -119,12 +123,6 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// Why `name` (or, with `prefix`, `generateName`) is not acceptable; DNS-1123 subdomain by default.
-    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
-        let name = if prefix { name.strip_suffix('-').unwrap_or(name) } else { name };
-        keelson_api_types::names::dns1123_subdomain(name)
-    }
-
     /// Fields beyond `metadata.name` and `metadata.namespace` that a field selector may name, with
     /// their values in this object. Every name must be present for every object.
     fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
@@ -142,29 +140,9 @@ pub trait Strategy: Send + Sync {
         self.selectable_names()
     }
 
-    /// Whether the kind has a `status` that plain updates leave alone.
-    fn has_status(&self) -> bool {
-        true
-    }
-
-    /// Whether `metadata.generation` counts this kind's changes (of everything but metadata and status).
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     /// Changes outside the spec that count as well.
     fn also_changes_generation(&self, _object: &Value, _old: &Value) -> bool {
         false
-    }
-
-    /// Whether a PUT on a name that does not exist creates it.
-    fn creates_on_update(&self) -> bool {
-        false
-    }
-
-    /// Whether a PUT without `resourceVersion` is accepted.
-    fn unconditional_update(&self) -> bool {
-        true
     }
 
     /// The grace a delete gets; `requested` is `gracePeriodSeconds` of the options.
@@ -195,168 +173,9 @@ pub trait Strategy: Send + Sync {
 }
 
 /// A kind without peculiarities.
-pub struct Plain {
-    pub status: bool,
-    pub generation: bool,
-}
+pub struct Plain;
 
-impl Strategy for Plain {
-    fn has_status(&self) -> bool {
-        self.status
-    }
-
-    fn has_generation(&self) -> bool {
-        self.generation
-    }
-}
-
-/// The strategy of a built-in resource; plain for those that have none of their own.
-pub fn for_resource(group: &str, resource: &str) -> &'static dyn Strategy {
-    match group {
-        "" => core_strategy(resource),
-        "apps" => apps_strategy(resource),
-        "batch" => batch_strategy(resource),
-        "storage.k8s.io" => storage_strategy(resource),
-        "networking.k8s.io" => networking_strategy(resource),
-        "rbac.authorization.k8s.io" => rbac_strategy(resource),
-        "admissionregistration.k8s.io" => admission_strategy(resource),
-        "resource.k8s.io" => resource_strategy(resource),
-        _ => other_strategy(group, resource),
-    }
-}
-
-/// Kinds that only differ in whether they have a status and count generations.
-fn plain(status: bool, generation: bool) -> &'static dyn Strategy {
-    match (status, generation) {
-        (true, true) => &Plain { status: true, generation: true },
-        (true, false) => &Plain { status: true, generation: false },
-        (false, true) => &Plain { status: false, generation: true },
-        (false, false) => &Plain { status: false, generation: false },
-    }
-}
-
-fn core_strategy(resource: &str) -> &'static dyn Strategy {
-    match resource {
-        "pods" => &pod::Pod,
-        "podtemplates" => &pod::PodTemplate,
-        "services" => &service::Service,
-        "replicationcontrollers" => &apps::ReplicationController,
-        "configmaps" => &self::core::config::ConfigMap,
-        "secrets" => &self::core::config::Secret,
-        "serviceaccounts" => &self::core::config::ServiceAccount,
-        "namespaces" => &self::core::namespace::Namespace,
-        "nodes" => &self::core::node::Node,
-        "endpoints" => &self::core::endpoints::Endpoints,
-        "events" => &self::core::event::Event { modern: false },
-        "limitranges" => &self::core::quota::LimitRange,
-        "resourcequotas" => &self::core::quota::ResourceQuota,
-        "persistentvolumes" => &storage::volume::PersistentVolume,
-        "persistentvolumeclaims" => &storage::claim::PersistentVolumeClaim,
-        _ => plain(true, false),
-    }
-}
-
-fn apps_strategy(resource: &str) -> &'static dyn Strategy {
-    match resource {
-        "deployments" => &apps::Deployment,
-        "replicasets" => &apps::ReplicaSet,
-        "statefulsets" => &apps::StatefulSet,
-        "daemonsets" => &apps::DaemonSet,
-        "controllerrevisions" => &apps::ControllerRevision,
-        _ => plain(true, true),
-    }
-}
-
-fn batch_strategy(resource: &str) -> &'static dyn Strategy {
-    match resource {
-        "jobs" => &batch::Job,
-        "cronjobs" => &batch::CronJob,
-        _ => plain(true, true),
-    }
-}
-
-fn storage_strategy(resource: &str) -> &'static dyn Strategy {
-    match resource {
-        "storageclasses" => &storage::classes::StorageClass,
-        "csidrivers" => &storage::classes::CsiDriver,
-        "csinodes" => &storage::classes::CsiNode,
-        "volumeattachments" => &storage::classes::VolumeAttachment,
-        "csistoragecapacities" => &storage::classes::CsiStorageCapacity,
-        "volumeattributesclasses" => &storage::classes::VolumeAttributesClass,
-        _ => plain(true, false),
-    }
-}
-
-fn networking_strategy(resource: &str) -> &'static dyn Strategy {
-    match resource {
-        "ingresses" => &networking::Ingress,
-        "networkpolicies" => &networking::NetworkPolicy,
-        "ingressclasses" => &networking::IngressClass,
-        "servicecidrs" => &networking::ServiceCidr,
-        "ipaddresses" => &networking::IpAddress,
-        _ => plain(true, true),
-    }
-}
-
-fn rbac_strategy(resource: &str) -> &'static dyn Strategy {
-    match resource {
-        "roles" => &rbac::Role { namespaced: true },
-        "clusterroles" => &rbac::Role { namespaced: false },
-        "rolebindings" => &rbac::Binding { namespaced: true },
-        "clusterrolebindings" => &rbac::Binding { namespaced: false },
-        _ => plain(false, false),
-    }
-}
-
-fn admission_strategy(resource: &str) -> &'static dyn Strategy {
-    use admissionregistration::{Policy, PolicyBinding, Webhooks};
-    match resource {
-        "mutatingwebhookconfigurations" => &Webhooks { mutating: true },
-        "validatingwebhookconfigurations" => &Webhooks { mutating: false },
-        "mutatingadmissionpolicies" => &Policy { mutating: true },
-        "validatingadmissionpolicies" => &Policy { mutating: false },
-        "mutatingadmissionpolicybindings" => &PolicyBinding { mutating: true },
-        "validatingadmissionpolicybindings" => &PolicyBinding { mutating: false },
-        _ => plain(false, true),
-    }
-}
-
-fn resource_strategy(resource: &str) -> &'static dyn Strategy {
-    match resource {
-        "resourceclaims" => &resource::ResourceClaim,
-        "resourceclaimtemplates" => &resource::ResourceClaimTemplate,
-        "resourceslices" => &resource::ResourceSlice,
-        "deviceclasses" => plain(false, true),
-        _ => plain(true, true),
-    }
-}
-
-fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
-    match (group, resource) {
-        ("discovery.k8s.io", "endpointslices") => &self::core::endpoints::EndpointSlice,
-        ("events.k8s.io", "events") => &self::core::event::Event { modern: true },
-        ("autoscaling", "horizontalpodautoscalers") => &autoscaling::HorizontalPodAutoscaler,
-        ("policy", "poddisruptionbudgets") => &policy::PodDisruptionBudget,
-        ("scheduling.k8s.io", "priorityclasses") => &policy::PriorityClass,
-        ("node.k8s.io", "runtimeclasses") => &policy::RuntimeClass,
-        ("coordination.k8s.io", "leases") => &policy::Lease,
-        ("coordination.k8s.io", _) => plain(false, false),
-        ("certificates.k8s.io", "certificatesigningrequests") => &certificates::CertificateSigningRequest,
-        ("certificates.k8s.io", "clustertrustbundles") => &certificates::ClusterTrustBundle,
-        ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flowcontrol::FlowSchema,
-        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {
-            &flowcontrol::PriorityLevelConfiguration
-        }
-        ("apiextensions.k8s.io", "customresourcedefinitions") => &apiextensions::CustomResourceDefinition,
-        ("apiregistration.k8s.io", "apiservices") => &apiextensions::ApiService,
-        _ => plain(true, false),
-    }
-}
-
-/// Names that are a DNS-1123 label, which may begin a generated one.
-pub fn dns_label_name(name: &str, prefix: bool) -> Vec<String> {
-    if prefix { names::dns1123_label(&names::mask_trailing_dash(name)) } else { names::dns1123_label(name) }
-}
+impl Strategy for Plain {}
 
 /// Takes a top-level field away.
 pub fn remove(object: &mut Value, field: &str) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::check::{At, Errors, Path};
 use super::common::{IMMUTABLE, network, parse_cidr, parse_ip};
 use super::edit::{self, default};
-use super::{Ctx, Strategy, carry};
+use super::{Ctx, Strategy};
 
 /// `acme.io/some-path`.
 pub fn domain_prefixed_path(at: &At<'_>, e: &mut Errors) {
@@ -66,10 +66,6 @@ impl Strategy for NetworkPolicy {
             .collect();
         policy(&At::root(object).f("spec"), &known, &mut e);
         e.into_vec()
-    }
-
-    fn has_status(&self) -> bool {
-        false
     }
 }
 
@@ -357,10 +353,6 @@ impl Strategy for IngressClass {
         e.extend(self.validate(object));
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
 }
 
 pub struct ServiceCidr;
@@ -389,10 +381,6 @@ impl Strategy for ServiceCidr {
             cidrs(&now, &mut e);
         }
         e.into_vec()
-    }
-
-    fn has_generation(&self) -> bool {
-        false
     }
 }
 
@@ -449,38 +437,13 @@ impl Strategy for IpAddress {
         e.immutable(&parent(object), &parent(old));
         e.into_vec()
     }
+}
 
-    /// The name is the address.
-    fn name_errors(&self, name: &str, _prefix: bool) -> Vec<String> {
-        match name.parse::<IpAddr>() {
-            Ok(ip) if ip.to_string() == name => Vec::new(),
-            Ok(ip) => vec![format!("must be in canonical form (\"{ip}\")")],
-            Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
-        }
-    }
-
-    fn selectable_names(&self) -> &'static [&'static str] {
-        &["spec.parentRef.namespace", "spec.parentRef.name", "spec.parentRef.resource"]
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        let parent = At::root(object).dig(&["spec", "parentRef"]);
-        ["namespace", "name", "resource"]
-            .iter()
-            .zip(self.selectable_names())
-            .map(|(field, name)| (*name, parent.f(field).s().to_owned()))
-            .collect()
-    }
-
-    fn prepare_update(&self, _ctx: &Ctx<'_>, object: &mut Value, old: &Value) {
-        carry(object, old, "status");
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
+/// The name is the address.
+pub(super) fn ip_address_name(name: &str, _base: bool) -> Vec<String> {
+    match name.parse::<IpAddr>() {
+        Ok(ip) if ip.to_string() == name => Vec::new(),
+        Ok(ip) => vec![format!("must be in canonical form (\"{ip}\")")],
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
     }
 }

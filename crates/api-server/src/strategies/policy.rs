@@ -47,10 +47,6 @@ impl Strategy for PodDisruptionBudget {
         e.nonnegative_all(&status, &counts);
         e.into_vec()
     }
-
-    fn unconditional_update(&self) -> bool {
-        false
-    }
 }
 
 const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
@@ -104,10 +100,6 @@ impl Strategy for PriorityClass {
         e.immutable(&at.f("preemptionPolicy"), &before.f("preemptionPolicy"));
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
 }
 
 pub struct RuntimeClass;
@@ -141,22 +133,6 @@ impl Strategy for RuntimeClass {
         let mut e = Errors::new();
         e.immutable(&At::root(object).f("handler"), &At::root(old).f("handler"));
         e.into_vec()
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn creates_on_update(&self) -> bool {
-        true
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
     }
 }
 
@@ -192,21 +168,5 @@ impl Strategy for Lease {
             e.forbidden(&holder.path, "may only be specified if `strategy` is defined");
         }
         e.into_vec()
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn creates_on_update(&self) -> bool {
-        true
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
     }
 }

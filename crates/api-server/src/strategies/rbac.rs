@@ -31,22 +31,6 @@ impl Strategy for Role {
         }
         e.into_vec()
     }
-
-    fn name_errors(&self, name: &str, _prefix: bool) -> Vec<String> {
-        names::path_segment_name(name)
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn creates_on_update(&self) -> bool {
-        true
-    }
 }
 
 impl Role {
@@ -118,22 +102,6 @@ impl Strategy for Binding {
             e.invalid(&role, "cannot change roleRef");
         }
         e.into_vec()
-    }
-
-    fn name_errors(&self, name: &str, _prefix: bool) -> Vec<String> {
-        names::path_segment_name(name)
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn creates_on_update(&self) -> bool {
-        true
     }
 }
 

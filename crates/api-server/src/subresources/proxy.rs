@@ -86,8 +86,8 @@ impl Name {
 }
 
 async fn read(app: &App, call: &Call, resource: &Resource, name: &str) -> Result<Value, StatusError> {
-    let bytes = get::read(app, resource, &call.info.namespace, name, None).await?;
-    serde_json::from_slice(&bytes).map_err(StatusError::internal)
+    let entry = get::read(app, resource, &call.info.namespace, name, None).await?;
+    serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)
 }
 
 fn address_error(name: &str) -> StatusError {

@@ -27,8 +27,8 @@ pub async fn serve(
     let accepted = call.accepted()?;
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     if call.info.verb == "get" {
-        let bytes = get::read(app, resource, &namespace, &name, call.query.get("resourceVersion")).await?;
-        let object: Value = serde_json::from_slice(&bytes).map_err(StatusError::internal)?;
+        let entry = get::read(app, resource, &namespace, &name, call.query.get("resourceVersion")).await?;
+        let object: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
         return Ok(response::value(&call.headers, StatusCode::OK, accepted, &scale_of(resource, &object)));
     }
     let patching = call.info.verb == "patch";

@@ -29,8 +29,8 @@ pub async fn serve(
 ) -> Result<Response, StatusError> {
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let action = call.info.subresource.clone();
-    let bytes = get::read(app, resource, &namespace, &name, None).await?;
-    let pod: Value = serde_json::from_slice(&bytes).map_err(StatusError::internal)?;
+    let entry = get::read(app, resource, &namespace, &name, None).await?;
+    let pod: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
     let log = action == "log";
     if !log {
         may_connect(app, call)?;

@@ -25,7 +25,7 @@ pub async fn serve(
     if !resource.is_stored() {
         return computed(app, call, resource, object, &options).await;
     }
-    let presenter = call.presenter(resource)?;
+    let presenter = call.presenter(resource)?.check(false)?;
     let namespace = call.info.namespace.clone();
     // A create of a namespace is in no namespace, whatever upstream's path for it says.
     let namespace = if resource.namespaced { namespace } else { String::new() };
@@ -41,7 +41,7 @@ pub async fn serve(
     let mut warnings = Vec::new();
     let stored = writer.create(resource.conversion.to_stored(object), &mut warnings).await;
     call.warnings.append(&mut warnings);
-    Ok(presenter.respond(&call.headers, StatusCode::CREATED, &stored?.bytes))
+    Ok(presenter.respond(&call.headers, StatusCode::CREATED, &stored?.entry()))
 }
 
 /// Reviews are answered, not stored; a Binding is a create of the pod's subresource.

@@ -24,20 +24,6 @@ use crate::strategies::Grace;
 use crate::types::{AdmissionRequest, Operation, UserInfo};
 
 const ATTEMPTS: usize = 64;
-/// Kinds whose delete answers with the deleted object instead of a `Status`.
-const RETURN_DELETED: [&str; 9] = [
-    "deviceclasses",
-    "namespaces",
-    "persistentvolumeclaims",
-    "persistentvolumes",
-    "pods",
-    "podtemplates",
-    "resourcequotas",
-    "serviceaccounts",
-    "services",
-];
-/// Kinds whose dependents are orphaned unless the options say otherwise, for compatibility.
-const ORPHAN_BY_DEFAULT: [&str; 2] = ["jobs", "replicationcontrollers"];
 /// Deletes of one deletecollection under way at a time.
 const WORKERS: usize = 16;
 
@@ -54,11 +40,11 @@ pub async fn serve(
     let outcome = delete(app, resource, &call.user, &namespace, &name, &options, false, &mut warnings).await;
     call.warnings.append(&mut warnings);
     let outcome = outcome?;
-    if outcome.gone && !RETURN_DELETED.contains(&&*resource.storage) {
+    if outcome.gone && !resource.traits.returns_deleted {
         let status = deleted_status(resource, &name, &outcome.stored)?;
         return Ok(response::value(&call.headers, StatusCode::OK, presenter.accepted, &status));
     }
-    Ok(presenter.respond(&call.headers, StatusCode::OK, &outcome.stored.bytes))
+    Ok(presenter.respond(&call.headers, StatusCode::OK, &outcome.stored.entry()))
 }
 
 fn deleted_status(resource: &Resource, name: &str, stored: &Stored) -> Result<Value, StatusError> {
@@ -298,7 +284,7 @@ fn wanted_finalizers(resource: &Resource, object: &Value, options: &DeleteOption
         (None, Some(policy)) => policy == Propagation::Orphan,
         (None, None) if present.contains(&ORPHAN) => true,
         (None, None) if present.contains(&FOREGROUND) => false,
-        (None, None) => ORPHAN_BY_DEFAULT.contains(&&*resource.storage),
+        (None, None) => resource.traits.orphans,
     };
     let foreground = match (options.orphan_dependents, options.propagation) {
         (Some(_), _) => false,

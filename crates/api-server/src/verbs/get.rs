@@ -7,6 +7,7 @@ use keelson_api_types::StatusError;
 
 use crate::app::{App, Call};
 use crate::body::Response;
+use crate::cache::Entry;
 use crate::options::revision;
 use crate::registry::Resource;
 
@@ -15,26 +16,25 @@ pub async fn serve(
     call: &mut Call,
     resource: &Arc<Resource>,
 ) -> Result<Response, StatusError> {
-    let presenter = call.presenter(resource)?;
-    let bytes =
+    let presenter = call.presenter(resource)?.check(false)?;
+    let entry =
         read(app, resource, &call.info.namespace, &call.info.name, call.query.get("resourceVersion")).await?;
-    Ok(presenter.respond(&call.headers, StatusCode::OK, &bytes))
+    Ok(presenter.respond(&call.headers, StatusCode::OK, &entry))
 }
 
-/// The stored bytes of an object, as fresh as `resource_version` asks: by default as of now.
+/// An object as it is stored, as fresh as `resource_version` asks: by default as of now.
 pub async fn read(
     app: &App,
     resource: &Resource,
     namespace: &str,
     name: &str,
     resource_version: Option<&str>,
-) -> Result<bytes::Bytes, StatusError> {
+) -> Result<Arc<Entry>, StatusError> {
     match revision(resource_version.unwrap_or_default())? {
         None => drop(app.caches.fresh().await?),
         Some(0) => {}
         Some(revision) => drop(app.caches.wait_for(revision).await?),
     }
     let entry = resource.cache.get(&resource.key(namespace, name));
-    let entry = entry.ok_or_else(|| StatusError::not_found(&resource.group_resource(), name))?;
-    Ok(entry.bytes.clone())
+    entry.ok_or_else(|| StatusError::not_found(&resource.group_resource(), name))
 }

@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Call};
 use crate::body::Response;
-use crate::cache::{Entry, Selection, Snapshot, entry_of, storage_error};
+use crate::cache::{Entry, Selection, Snapshot, entry_of, storage_error, unsupported_field};
 use crate::options::{ListOptions, VersionMatch};
+use crate::presenter::ListMeta;
 use crate::registry::Resource;
-use crate::response::ListMeta;
 
 pub async fn serve(
     app: &Arc<App>,
     call: &mut Call,
     resource: &Arc<Resource>,
 ) -> Result<Response, StatusError> {
-    let presenter = call.presenter(resource)?;
+    let presenter = call.presenter(resource)?.check(true)?;
     let options = ListOptions::parse(&call.query, &call.info)?;
     let (meta, entries) = read(app, resource, &call.info.namespace, &options).await?;
     Ok(presenter.list(&call.headers, &meta, entries))
@@ -35,7 +35,8 @@ pub fn selection(
     let namespace = if resource.namespaced { namespace } else { "" };
     let mut fields = options.fields.clone();
     for term in &mut fields.terms {
-        term.field = resource.conversion.stored_field(&term.field).into_owned();
+        let stored = resource.conversion.stored_field(&term.field).map(std::borrow::Cow::into_owned);
+        term.field = stored.ok_or_else(|| unsupported_field(&term.field))?;
     }
     Selection::new(namespace, options.labels.clone(), &fields, &resource.selectable)
 }

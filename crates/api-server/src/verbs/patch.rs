@@ -32,7 +32,7 @@ pub async fn patch(
     resource: &Arc<Resource>,
     subresource: &str,
 ) -> Result<Response, StatusError> {
-    let presenter = call.presenter(resource)?;
+    let presenter = call.presenter(resource)?.check(false)?;
     let kind = PatchKind::of(call.content_type(), resource)?;
     let options = codec::write_options(call, "PatchOptions", resource)?;
     options.check_patch(&call.query, kind == PatchKind::Apply)?;
@@ -62,7 +62,7 @@ pub async fn patch(
     call.warnings.append(&mut warnings);
     let updated = updated?;
     let status = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(presenter.respond(&call.headers, status, &updated.stored.bytes))
+    Ok(presenter.respond(&call.headers, status, &updated.stored.entry()))
 }
 
 /// Applies a patch to one state of the object.

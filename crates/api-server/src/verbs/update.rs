@@ -29,7 +29,7 @@ pub async fn replace(
     resource: &Arc<Resource>,
     subresource: &str,
 ) -> Result<Response, StatusError> {
-    let presenter = call.presenter(resource)?;
+    let presenter = call.presenter(resource)?.check(false)?;
     let options = codec::write_options(call, "UpdateOptions", resource)?;
     let object = codec::decode_object(call, resource, &options).await?;
     let object = resource.conversion.to_stored(object);
@@ -45,7 +45,7 @@ pub async fn replace(
         options: &options,
         admitted: false,
     };
-    let creates = subresource.is_empty() && resource.strategy.creates_on_update();
+    let creates = subresource.is_empty() && resource.traits.creates_on_update;
     let mut warnings = Vec::new();
     let updated = writer
         .update(&name, creates, &mut warnings, |old| {
@@ -56,7 +56,7 @@ pub async fn replace(
     call.warnings.append(&mut warnings);
     let updated = updated?;
     let status = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(presenter.respond(&call.headers, status, &updated.stored.bytes))
+    Ok(presenter.respond(&call.headers, status, &updated.stored.entry()))
 }
 
 /// The object must be the one that the path names.
@@ -99,7 +99,7 @@ pub fn check_version(
         );
         return Err(StatusError::conflict(&group_resource, name, cause));
     }
-    if version.is_empty() && !resource.strategy.unconditional_update() {
+    if version.is_empty() && !resource.traits.unconditional_update {
         let error = keelson_api_types::FieldError::invalid(
             "metadata.resourceVersion",
             Value::from(0),

@@ -16,10 +16,10 @@ use super::list;
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
 use crate::cache::{CacheEvent, Caches, Entry, Selection};
-use crate::negotiate::{Encoding, Form};
+use crate::negotiate::Encoding;
 use crate::options::ListOptions;
+use crate::presenter::Presenter;
 use crate::registry::Resource;
-use crate::response::Presenter;
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Events taken from the history at a time.
@@ -42,7 +42,7 @@ pub async fn serve(
     }
     let kind = match presenter.accepted.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
-        _ => "application/json",
+        other => other.media_type(),
     };
     let watcher = Watcher {
         changed: resource.cache.changed(),
@@ -163,14 +163,13 @@ impl Watcher {
     fn take_initial(&mut self, out: &mut Lines) {
         while out.size < CHUNK {
             let Some(entry) = self.initial.next() else { break };
-            let object = self.presenter.watched(&entry.bytes, self.first);
-            self.first = false;
-            out.push(self.presenter.frame("ADDED", &object));
+            out.push(self.presenter.event("ADDED", &entry, std::mem::take(&mut self.first)));
         }
         if self.initial.len() == 0
             && let Some(revision) = self.end_mark.take()
         {
-            out.push(self.bookmark(revision, true));
+            let line = self.bookmark(revision, true);
+            out.push(line);
         }
     }
 
@@ -196,8 +195,7 @@ impl Watcher {
                 Err(too_old) => {
                     let message =
                         format!("too old resource version: {} ({})", self.cursor, too_old.oldest + 1);
-                    let status = StatusError::expired(message).to_json();
-                    out.push(self.presenter.frame("ERROR", &status));
+                    out.push(self.presenter.failure(&StatusError::expired(message)));
                     self.done = true;
                     return;
                 }
@@ -207,12 +205,7 @@ impl Watcher {
 
     fn line(&mut self, change: &CacheEvent) -> Option<Bytes> {
         let seen = change.seen(|entry| self.selection.matches(entry))?;
-        if self.presenter.is_raw() {
-            return Some(change.frame(seen));
-        }
-        let object = self.presenter.watched(&change.object(seen), self.first);
-        self.first = false;
-        Some(self.presenter.frame(seen.as_str(), &object))
+        Some(self.presenter.change(change, seen, std::mem::take(&mut self.first)))
     }
 
     /// Sleeps until something may have changed; returns a bookmark if one is due.
@@ -232,30 +225,8 @@ impl Watcher {
         }
     }
 
-    fn bookmark(&self, revision: u64, end_of_initial: bool) -> Bytes {
-        let resource = &self.presenter.resource;
-        let annotations =
-            if end_of_initial { ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" } else { "" };
-        let metadata =
-            format!("{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}");
-        let (kind, api_version) = match self.presenter.accepted.form {
-            Form::Whole => (resource.gvk.kind.as_str(), resource.gvr.api_version()),
-            Form::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".into()),
-            Form::Table => {
-                let table = format!(
-                    "{}]}}",
-                    crate::printer::table_head(
-                        resource,
-                        false,
-                        &format!("{{\"resourceVersion\":\"{revision}\"}}")
-                    )
-                );
-                return self.presenter.frame("BOOKMARK", table.as_bytes());
-            }
-        };
-        let object =
-            format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata}}}");
-        self.presenter.frame("BOOKMARK", object.as_bytes())
+    fn bookmark(&mut self, revision: u64, end_of_initial: bool) -> Bytes {
+        self.presenter.bookmark(revision, end_of_initial, std::mem::take(&mut self.first))
     }
 }
 

@@ -9,7 +9,7 @@ use keelson_store::{Expect, KeyValue, Write, WriteError};
 use serde_json::Value;
 
 use crate::app::App;
-use crate::cache::splice_revision;
+use crate::cache::{Entry, splice_revision};
 use crate::codec;
 use crate::meta;
 use crate::options::WriteOptions;
@@ -49,6 +49,11 @@ impl Stored {
         Self { bytes: splice_revision(&kv.value, kv.mod_revision), revision: kv.mod_revision }
     }
 
+    /// As an answer shows it.
+    pub fn entry(&self) -> Entry {
+        Entry::bare(self.bytes.clone())
+    }
+
     pub fn parse(&self) -> Result<Value, StatusError> {
         serde_json::from_slice(&self.bytes).map_err(StatusError::internal)
     }
@@ -74,6 +79,7 @@ impl Writer<'_> {
         Ctx {
             gvr: &self.resource.gvr,
             kind: &self.resource.gvk.kind,
+            traits: &self.resource.traits,
             namespaced: self.resource.namespaced,
             subresource: self.subresource,
             namespace: self.namespace,
@@ -131,7 +137,7 @@ impl Writer<'_> {
         let strategy = &resource.strategy;
         strategy.default(&mut object);
         meta::match_namespace(&mut object, resource.namespaced, self.namespace)?;
-        meta::prepare_create(&mut object, strategy.has_generation());
+        meta::prepare_create(&mut object, resource.traits.generation);
         let given = meta::text(&object, "name").to_owned();
         let base = meta::text(&object, "generateName").to_owned();
         let generated = given.is_empty() && !base.is_empty();
@@ -335,9 +341,9 @@ impl Writer<'_> {
     }
 
     fn count_generation(&self, new: &mut Value, old: &Value) {
-        let strategy = &self.resource.strategy;
-        let beside = self.subresource.is_empty() && strategy.also_changes_generation(new, old);
-        if strategy.has_generation() && (beside || meta::spec_changed(new, old, !strategy.has_status())) {
+        let traits = &self.resource.traits;
+        let beside = self.subresource.is_empty() && self.resource.strategy.also_changes_generation(new, old);
+        if traits.generation && (beside || meta::spec_changed(new, old, !traits.status)) {
             bump(new, old);
         }
     }

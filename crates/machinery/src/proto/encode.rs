@@ -7,7 +7,7 @@ use keelson_api_types::{Gvk, duration, meta};
 use keelson_schema::{Field, Layout, Object, Shape, Slot, Type};
 use serde_json::{Map, Value};
 
-use super::wire::{bytes, double, nested, number};
+use super::wire::{self, Payload, Wire, bytes, double, nested, number};
 use super::{MAGIC, Union, is_wrapped, schema_type, type_of};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -36,58 +36,82 @@ fn mismatch(value: &Value) -> EncodeError {
 pub fn encode(object: &Value) -> Result<Vec<u8>, EncodeError> {
     let gvk = Gvk::of(object).ok_or(EncodeError::Unnamed)?;
     let ty = type_of(&gvk).ok_or_else(|| EncodeError::UnknownKind(gvk.to_string()))?;
-    envelope(&gvk.api_version(), &gvk.kind, |out| message(out, ty, object))
+    Ok(enveloped(&gvk.api_version(), &gvk.kind, &encode_message(ty, object)?))
 }
 
-/// A list whose items are made while it is written. `list` is the list without items.
-pub fn encode_list(list: &Value, items: impl Iterator<Item = Option<Value>>) -> Result<Vec<u8>, EncodeError> {
+/// An object's own message, without an envelope.
+pub fn encode_message(ty: &Type, object: &Value) -> Result<Vec<u8>, EncodeError> {
+    let mut out = Vec::with_capacity(1024);
+    message(&mut out, ty, object)?;
+    Ok(out)
+}
+
+/// A message in an envelope: the magic and a `runtime.Unknown`.
+pub fn enveloped(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+    let mut out = envelope_head(api_version, kind, message.len());
+    out.extend_from_slice(message);
+    out.extend_from_slice(ENVELOPE_TAIL);
+    out
+}
+
+/// Everything of an envelope up to a message of `length` bytes; [`ENVELOPE_TAIL`] follows it.
+fn envelope_head(api_version: &str, kind: &str, length: usize) -> Vec<u8> {
+    let mut type_meta = Vec::with_capacity(64);
+    bytes(&mut type_meta, 1, api_version.as_bytes());
+    bytes(&mut type_meta, 2, kind.as_bytes());
+    let mut out = Vec::with_capacity(length + 128);
+    out.extend_from_slice(MAGIC);
+    bytes(&mut out, 1, &type_meta);
+    wire::prefix(&mut out, 2, length);
+    out
+}
+
+/// Empty content encoding and type.
+pub const ENVELOPE_TAIL: &[u8] = &[0x1a, 0, 0x22, 0];
+
+/// Every list has its items in this field, after the metadata.
+const ITEMS: u32 = 2;
+
+/// A list up to its first item, given the lengths of the items' messages; `list` is the list without items.
+/// Each item is [`list_item`] and its message, and [`ENVELOPE_TAIL`] ends it all: so a list can be sent in pieces.
+pub fn list_head(list: &Value, items: impl Iterator<Item = usize>) -> Result<Vec<u8>, EncodeError> {
     let gvk = Gvk::of(list).ok_or(EncodeError::Unnamed)?;
-    let unknown = || EncodeError::UnknownKind(gvk.to_string());
-    let ty = type_of(&gvk).ok_or_else(unknown)?;
-    let item = ty.field("items").and_then(|f| f.ty.as_list()).ok_or_else(unknown)?;
-    envelope(&gvk.api_version(), &gvk.kind, |out| {
-        message(out, ty, list)?;
-        for object in items {
-            let object = object.ok_or(EncodeError::Unnamed)?;
-            // Every list has its items in field 2, after the metadata.
-            nested(out, 2, |out| message(out, &item.item, &object))?;
-        }
-        Ok(())
-    })
+    let ty = type_of(&gvk).ok_or_else(|| EncodeError::UnknownKind(gvk.to_string()))?;
+    let own = encode_message(ty, list)?;
+    let all: usize = items.map(|length| list_item(length).len() + length).sum();
+    let mut out = envelope_head(&gvk.api_version(), &gvk.kind, own.len() + all);
+    out.extend_from_slice(&own);
+    Ok(out)
 }
 
-/// A watch's event as it is streamed: four bytes of length, then type and object, the object in an envelope.
-pub fn watch_frame(kind: &str, object: &Value) -> Result<Vec<u8>, EncodeError> {
-    let object = encode(object)?;
+/// What stands before an item's message of `length` bytes.
+pub fn list_item(length: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(6);
+    wire::prefix(&mut out, ITEMS, length);
+    out
+}
+
+/// An object's metadata, which is field 1 of every message, as a message that has nothing else: how many of the
+/// message's bytes it takes.
+pub fn metadata_length(message: &[u8]) -> usize {
+    let mut rest = Wire(message);
+    match rest.next() {
+        Some(Ok((1, Payload::Bytes(_)))) => message.len() - rest.0.len(),
+        _ => 0,
+    }
+}
+
+/// A watch's event as it is streamed: four bytes of length, then type and object, which is in an envelope.
+pub fn watch_frame(kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(object.len() + 6);
+    bytes(&mut raw, 1, object);
     let mut out = Vec::with_capacity(object.len() + 32);
     out.extend_from_slice(&[0; 4]);
     bytes(&mut out, 1, kind.as_bytes());
-    nested(&mut out, 2, |out| {
-        bytes(out, 1, &object);
-        Ok::<_, EncodeError>(())
-    })?;
+    bytes(&mut out, 2, &raw);
     let length = u32::try_from(out.len() - 4).unwrap_or(u32::MAX);
     out[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(out)
-}
-
-/// The magic and a `runtime.Unknown` around the message that `body` writes.
-fn envelope(
-    api_version: &str,
-    kind: &str,
-    body: impl FnOnce(&mut Vec<u8>) -> Encoded,
-) -> Result<Vec<u8>, EncodeError> {
-    let mut out = Vec::with_capacity(2048);
-    out.extend_from_slice(MAGIC);
-    nested(&mut out, 1, |out| {
-        bytes(out, 1, api_version.as_bytes());
-        bytes(out, 2, kind.as_bytes());
-        Ok::<_, EncodeError>(())
-    })?;
-    nested(&mut out, 2, body)?;
-    bytes(&mut out, 3, b"");
-    bytes(&mut out, 4, b"");
-    Ok(out)
+    out
 }
 
 /// The fields of one message. Null stands for a zero value.

@@ -97,10 +97,15 @@ fn varint(bytes: &mut &[u8]) -> Result<u64, &'static str> {
     Err("a number is too long")
 }
 
+/// Writes what stands before the content of a length-delimited field.
+pub fn prefix(out: &mut Vec<u8>, field: u32, length: usize) {
+    write_varint(out, u64::from(field) << 3 | 2);
+    write_varint(out, length as u64);
+}
+
 /// Writes a length-delimited field.
 pub fn bytes(out: &mut Vec<u8>, field: u32, content: &[u8]) {
-    write_varint(out, u64::from(field) << 3 | 2);
-    write_varint(out, content.len() as u64);
+    prefix(out, field, content.len());
     out.extend_from_slice(content);
 }
 

@@ -142,12 +142,4 @@ impl Strategy for ControllerRevision {
         e.immutable(&at.f("data"), &At::root(old).f("data"));
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
 }

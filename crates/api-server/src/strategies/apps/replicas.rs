@@ -102,14 +102,6 @@ fn rolling_update(at: &At<'_>, e: &mut Errors) {
 
 const SET_COUNTS: [&str; 3] = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
 
-fn replicas_field() -> &'static [&'static str] {
-    &["status.replicas"]
-}
-
-fn replicas_value(object: &Value) -> Vec<(&'static str, String)> {
-    vec![("status.replicas", At::root(object).dig(&["status", "replicas"]).i().to_string())]
-}
-
 pub struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
@@ -151,14 +143,6 @@ impl Strategy for ReplicaSet {
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         workload_warnings(object, old, true)
-    }
-
-    fn selectable_names(&self) -> &'static [&'static str] {
-        replicas_field()
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        replicas_value(object)
     }
 }
 
@@ -227,10 +211,10 @@ impl Strategy for ReplicationController {
     }
 
     fn selectable_names(&self) -> &'static [&'static str] {
-        replicas_field()
+        &["status.replicas"]
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        replicas_value(object)
+        vec![("status.replicas", At::root(object).dig(&["status", "replicas"]).i().to_string())]
     }
 }

@@ -125,10 +125,6 @@ impl Strategy for StatefulSet {
         }
         out
     }
-
-    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
-        crate::strategies::dns_label_name(name, prefix)
-    }
 }
 
 /// `maxUnavailable` is behind a gate that is off by default.

@@ -42,14 +42,6 @@ impl Strategy for ConfigMap {
         e.extend(self.validate(object));
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
 }
 
 impl Errors {
@@ -125,14 +117,6 @@ impl Strategy for Secret {
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("type", At::root(object).f("type").s().to_owned())]
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
     }
 }
 
@@ -212,14 +196,6 @@ impl Strategy for ServiceAccount {
             "metadata.annotations[{key}]: deprecated in v1.32+; prefer separate namespaces to isolate access to \
              mounted secrets"
         )]
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
     }
 }
 

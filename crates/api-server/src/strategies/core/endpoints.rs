@@ -47,18 +47,6 @@ impl Strategy for Endpoints {
             .filter_map(|address| ip_warnings(&address.path.field("ip"), address.f("ip").s()))
             .collect()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn creates_on_update(&self) -> bool {
-        true
-    }
 }
 
 fn subset_errors(at: &At<'_>, own: bool, e: &mut Errors) {
@@ -134,10 +122,6 @@ impl Strategy for EndpointSlice {
         slice(&at, &mut e);
         e.immutable(&at.f("addressType"), &At::root(old).f("addressType"));
         e.into_vec()
-    }
-
-    fn has_status(&self) -> bool {
-        false
     }
 }
 

@@ -1,6 +1,6 @@
 //! Events, as the core group and as `events.k8s.io` see them: one storage, two sets of rules.
 
-use keelson_api_types::{FieldError, names};
+use keelson_api_types::FieldError;
 use serde_json::Value;
 
 use crate::strategies::Strategy;
@@ -108,26 +108,6 @@ impl Strategy for Event {
             ("source", source.to_owned()),
             ("type", at.f("type").s().to_owned()),
         ]
-    }
-
-    /// Recorders name events after objects whose names need not be DNS names; upstream checks nothing here.
-    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
-        if self.modern && !prefix {
-            return names::dns1123_subdomain(name);
-        }
-        Vec::new()
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn creates_on_update(&self) -> bool {
-        true
     }
 }
 

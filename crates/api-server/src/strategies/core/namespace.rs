@@ -80,23 +80,12 @@ impl Strategy for Namespace {
         self.validate(object)
     }
 
-    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
-        crate::strategies::dns_label_name(name, prefix)
-    }
-
     fn selectable_names(&self) -> &'static [&'static str] {
-        &["status.phase", "name"]
+        &["status.phase"]
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![
-            ("status.phase", At::root(object).dig(&["status", "phase"]).s().to_owned()),
-            ("name", keelson_api_types::meta::name(object).to_owned()),
-        ]
-    }
-
-    fn has_generation(&self) -> bool {
-        false
+        vec![("status.phase", At::root(object).dig(&["status", "phase"]).s().to_owned())]
     }
 }
 

@@ -85,10 +85,6 @@ impl Strategy for Node {
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("spec.unschedulable", At::root(object).dig(&["spec", "unschedulable"]).b().to_string())]
     }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
 }
 
 /// `podCIDR` is the first of `podCIDRs`; clients may set either.

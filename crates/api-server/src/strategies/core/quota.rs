@@ -57,18 +57,6 @@ impl Strategy for LimitRange {
         }
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn creates_on_update(&self) -> bool {
-        true
-    }
 }
 
 fn limit_item(at: &At<'_>, e: &mut Errors) {
@@ -183,10 +171,6 @@ impl Strategy for ResourceQuota {
             amounts(&At::root(object).dig(&["status", list]), &mut e);
         }
         e.into_vec()
-    }
-
-    fn has_generation(&self) -> bool {
-        false
     }
 }
 

@@ -239,10 +239,6 @@ impl Strategy for PodTemplate {
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         warnings::of(&At::root(object).f("template"))
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
 }
 
 /// The `binding` subresource: which node a pod goes to.

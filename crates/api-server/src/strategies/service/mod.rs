@@ -112,10 +112,6 @@ impl Strategy for Service {
         warnings(&At::root(object))
     }
 
-    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
-        super::dns_label_name(name, prefix)
-    }
-
     fn selectable_names(&self) -> &'static [&'static str] {
         &["spec.clusterIP", "spec.type"]
     }
@@ -126,14 +122,6 @@ impl Strategy for Service {
             ("spec.clusterIP", spec.f("clusterIP").s().to_owned()),
             ("spec.type", spec.f("type").s().to_owned()),
         ]
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn creates_on_update(&self) -> bool {
-        true
     }
 
     fn reserve_create(

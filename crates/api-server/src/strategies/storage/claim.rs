@@ -84,18 +84,6 @@ impl Strategy for PersistentVolumeClaim {
         spec_warnings(&at.f("spec"), &mut out);
         out
     }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn selectable_names(&self) -> &'static [&'static str] {
-        &["name"]
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("name", keelson_api_types::meta::name(object).to_owned())]
-    }
 }
 
 pub fn spec_warnings(spec: &At<'_>, out: &mut Vec<String>) {

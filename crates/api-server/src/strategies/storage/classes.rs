@@ -68,14 +68,6 @@ impl Strategy for StorageClass {
         }
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
 }
 
 fn topologies(at: &At<'_>, e: &mut Errors) {
@@ -166,14 +158,6 @@ impl Strategy for CsiDriver {
         e.immutable(&spec.f("volumeLifecycleModes"), &before.f("volumeLifecycleModes"));
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
-    }
 }
 
 pub struct CsiNode;
@@ -227,18 +211,6 @@ impl Strategy for CsiNode {
         }
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
-    }
 }
 
 pub struct VolumeAttachment;
@@ -279,14 +251,6 @@ impl Strategy for VolumeAttachment {
         e.immutable(&At::root(object).f("spec"), &At::root(old).f("spec"));
         e.into_vec()
     }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
-    }
 }
 
 pub struct CsiStorageCapacity;
@@ -310,18 +274,6 @@ impl Strategy for CsiStorageCapacity {
         }
         e.into_vec()
     }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn unconditional_update(&self) -> bool {
-        false
-    }
 }
 
 pub struct VolumeAttributesClass;
@@ -342,13 +294,5 @@ impl Strategy for VolumeAttributesClass {
             }
         }
         e.into_vec()
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn has_generation(&self) -> bool {
-        false
     }
 }

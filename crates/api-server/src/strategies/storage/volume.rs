@@ -116,18 +116,6 @@ impl Strategy for PersistentVolume {
         }
         out
     }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn selectable_names(&self) -> &'static [&'static str] {
-        &["name"]
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("name", keelson_api_types::meta::name(object).to_owned())]
-    }
 }
 
 fn spec(at: &At<'_>, e: &mut Errors) {

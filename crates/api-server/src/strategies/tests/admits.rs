@@ -74,7 +74,7 @@ fn a_job_selects_by_its_own_uid() {
     assert_eq!(labels["job-name"], "j");
     assert_eq!(labels["controller-uid"], "u");
     assert_eq!(job["spec"]["backoffLimit"], 6);
-    assert_eq!(for_resource("batch", "jobs").validate(&job), []);
+    assert_eq!(for_resource("batch", "jobs").strategy.validate(&job), []);
 }
 
 #[test]
@@ -94,14 +94,14 @@ fn defaulting_twice_changes_nothing_more() {
     ] {
         let once = created(group, resource, object);
         let mut twice = once.clone();
-        for_resource(group, resource).default(&mut twice);
+        for_resource(group, resource).strategy.default(&mut twice);
         assert_eq!(once, twice);
     }
 }
 
 #[test]
 fn an_unscheduled_or_ended_pod_is_deleted_at_once() {
-    let strategy = for_resource("", "pods");
+    let strategy = for_resource("", "pods").strategy;
     let mut object = created("", "pods", pod(one_container()));
     assert_eq!(strategy.grace(&object, None), Grace::Now);
     object["spec"]["nodeName"] = json!("n");
@@ -116,7 +116,7 @@ fn an_unscheduled_or_ended_pod_is_deleted_at_once() {
 #[test]
 fn every_selectable_name_has_a_value() {
     for info in keelson_api_types::resources::ALL.iter() {
-        let strategy = for_resource(info.group, info.resource);
+        let strategy = for_resource(info.group, info.resource).strategy;
         let given: Vec<&str> = strategy.selectable_fields(&json!({})).iter().map(|(name, _)| *name).collect();
         assert_eq!(given, strategy.selectable_names(), "{}", info.resource);
     }
@@ -124,7 +124,7 @@ fn every_selectable_name_has_a_value() {
 
 #[test]
 fn a_service_keeps_what_it_was_given() {
-    let strategy = for_resource("", "services");
+    let strategy = for_resource("", "services").strategy;
     let mut old =
         created("", "services", json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}));
     let gvr = Gvr::new("", "v1", "services");

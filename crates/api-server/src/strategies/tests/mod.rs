@@ -74,6 +74,7 @@ fn with_ctx<T>(gvr: &Gvr, subresource: &str, act: impl FnOnce(&Ctx<'_>) -> T) ->
     act(&Ctx {
         gvr,
         kind: "",
+        traits: &for_resource(&gvr.group, &gvr.resource).traits,
         namespaced: true,
         subresource,
         namespace: "default",
@@ -91,7 +92,7 @@ fn texts(errors: &[FieldError]) -> Vec<String> {
 
 /// Defaults and preparation of a create.
 fn created(group: &str, resource: &str, mut object: Value) -> Value {
-    let strategy = for_resource(group, resource);
+    let strategy = for_resource(group, resource).strategy;
     strategy.default(&mut object);
     object["metadata"]["uid"] = json!("u");
     let gvr = Gvr::new(group, "v1", resource);
@@ -103,13 +104,13 @@ fn created(group: &str, resource: &str, mut object: Value) -> Value {
 /// Creates the object and compares the errors.
 fn check(group: &str, resource: &str, object: Value, expected: &[&str]) {
     let object = created(group, resource, object);
-    let errors = for_resource(group, resource).validate(&object);
+    let errors = for_resource(group, resource).strategy.validate(&object);
     assert_eq!(texts(&errors), expected, "{object:#}");
 }
 
 /// Creates `before`, updates it with `change`, and compares the errors' beginnings.
 fn check_update(group: &str, resource: &str, before: Value, change: impl Fn(&mut Value), expected: &[&str]) {
-    let strategy = for_resource(group, resource);
+    let strategy = for_resource(group, resource).strategy;
     let old = created(group, resource, before);
     assert_eq!(texts(&strategy.validate(&old)), [""; 0], "{old:#}");
     let mut new = old.clone();

@@ -6,7 +6,7 @@ use super::*;
 
 /// Every entry point of a strategy.
 pub fn exercise(group: &str, resource: &str, object: &Value, old: &Value) {
-    let strategy = for_resource(group, resource);
+    let strategy = for_resource(group, resource).strategy;
     let gvr = Gvr::new(group, "v1", resource);
     let mut copy = object.clone();
     strategy.default(&mut copy);

@@ -264,7 +264,7 @@ fn quotas_and_limits() {
     );
     let range = json!({"metadata": {"name": "l"}, "spec": {"limits": [
         {"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}});
-    let errors = for_resource("", "limitranges").validate(&created("", "limitranges", range));
+    let errors = for_resource("", "limitranges").strategy.validate(&created("", "limitranges", range));
     assert_eq!(
         errors[0].to_string(),
         "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1"
@@ -334,7 +334,8 @@ fn cron_jobs() {
     let job = json!({"spec": {"template": {"spec": spec}}});
     let cron = |schedule: &str| json!({"metadata": {"name": "c"}, "spec": {"schedule": schedule, "jobTemplate": job}});
     check("batch", "cronjobs", cron("*/5 * * * *"), &[]);
-    let errors = for_resource("batch", "cronjobs").validate(&created("batch", "cronjobs", cron("error")));
+    let errors =
+        for_resource("batch", "cronjobs").strategy.validate(&created("batch", "cronjobs", cron("error")));
     assert!(errors[0].to_string().starts_with("spec.schedule: Invalid value: \"error\": "));
 }
 

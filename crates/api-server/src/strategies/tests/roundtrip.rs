@@ -27,7 +27,7 @@ fn fully_populated_objects_pass_through() {
         let file = folder.join(format!("{group}.{}.{}.json", info.version, info.kind));
         let Ok(bytes) = std::fs::read(&file) else { continue };
         let mut object: Value = serde_json::from_slice(&bytes).unwrap();
-        let strategy = for_resource(info.group, info.resource);
+        let strategy = for_resource(info.group, info.resource).strategy;
         strategy.default(&mut object);
         let once = object.clone();
         strategy.default(&mut object);
