@@ -17,7 +17,8 @@ use crate::verbs::write::Writer;
 /// The largest body of a request, as upstream has it.
 const BODY_LIMIT: usize = 3 << 20;
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
+const JSON: &str = "application/json";
+const ACCEPTED: [&str; 3] = [JSON, "application/yaml", PROTOBUF];
 
 /// Reads a body whole, up to the limit.
 pub async fn read_body(mut body: Incoming) -> Result<Bytes, StatusError> {
@@ -47,22 +48,52 @@ pub async fn read_body(mut body: Incoming) -> Result<Bytes, StatusError> {
 }
 
 /// Decodes by content type; the second part are duplicate keys.
-fn decode_any(content_type: &str, body: &[u8], ty: &Type) -> Result<(Value, Vec<String>), StatusError> {
+fn decode_any(
+    content_type: &str,
+    body: &[u8],
+    kind: &str,
+    ty: &Type,
+) -> Result<(Value, Vec<String>), StatusError> {
     let decoded = match content_type {
         // Custom resources have no messages.
         PROTOBUF if ty.as_object().is_some_and(|o| o.layout().is_empty()) => {
             return Err(StatusError::unsupported_media_type(&ACCEPTED[..2]));
         }
         PROTOBUF => proto::decode_object(ty, body).map(|object| (object, Vec::new())),
-        "application/json" | "" | "*/*" => decode::json_strict(body),
-        "application/yaml" | "application/x-yaml" => decode::yaml(body),
+        JSON | "" => decode::json_strict(body),
+        "application/yaml" => decode::yaml(body),
         _ => return Err(StatusError::unsupported_media_type(&ACCEPTED)),
     };
-    decoded.map_err(|e| StatusError::bad_request(e.request_message("", "")))
+    let decoded = decoded.and_then(|(object, duplicates)| match object {
+        Value::Object(_) => Ok((object, duplicates)),
+        Value::Null => Ok((Value::Object(Default::default()), duplicates)),
+        other => Err(DecodeError::Json(format!(
+            "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \
+             \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            prune::kind_of(&other)
+        ))),
+    });
+    decoded.map_err(|e| StatusError::bad_request(e.request_message("", kind, body)))
 }
 
-pub fn write_options(call: &Call, kind: &str, resource: &Resource) -> Result<WriteOptions, StatusError> {
-    let _ = resource;
+/// What strict decoding has against a body: of a built-in kind in JSON as it stands there, else duplicates first.
+fn problems(
+    content_type: &str,
+    body: &[u8],
+    ty: &Type,
+    unknown: Vec<String>,
+    mut duplicates: Vec<String>,
+) -> Vec<String> {
+    let builtin = ty.as_object().is_some_and(|o| !o.name.is_empty());
+    let some = !unknown.is_empty() || !duplicates.is_empty();
+    if some && builtin && matches!(content_type, JSON | "") {
+        return decode::strict::problems(Some(ty), body);
+    }
+    duplicates.extend(unknown);
+    duplicates
+}
+
+pub fn write_options(call: &Call, kind: &str) -> Result<WriteOptions, StatusError> {
     WriteOptions::parse(kind, &call.query, call.user_agent(), FieldValidation::Warn)
 }
 
@@ -89,39 +120,15 @@ pub fn decode_as(
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, StatusError> {
-    let (mut object, duplicates) = decode_any(content_type, body, ty)?;
-    if !object.is_object() {
-        let message = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type \
-                       struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
-                       \"json:\\\"kind,omitempty\\\"\" }";
-        return Err(StatusError::bad_request(message));
-    }
+    let (mut object, duplicates) = decode_any(content_type, body, &expected.kind, ty)?;
     check_kind(&mut object, expected)?;
     let fail = |error: DecodeError| {
-        StatusError::bad_request(error.request_message(&expected.version, &expected.kind))
+        StatusError::bad_request(error.request_message(&expected.version, &expected.kind, body))
     };
     let unknown = prune::check(ty, &mut object, options.validation).map_err(fail)?;
-    warnings.extend(prune::strict(options.validation, unknown, duplicates).map_err(fail)?);
+    let problems = problems(content_type, body, ty, unknown, duplicates);
+    warnings.extend(prune::strict(options.validation, problems).map_err(fail)?);
     Ok(object)
-}
-
-/// A patched object's fields against the schema.
-pub fn check_fields(
-    resource: &Resource,
-    object: &mut Value,
-    validation: FieldValidation,
-    warnings: &mut Vec<String>,
-) -> Result<(), StatusError> {
-    let fail = |error: DecodeError| {
-        let message = error.request_message(&resource.gvk.version, &resource.gvk.kind);
-        match error {
-            DecodeError::Strict(_) => StatusError::bad_request(error.to_string()),
-            _ => StatusError::bad_request(message),
-        }
-    };
-    let unknown = prune::check(&resource.ty, object, validation).map_err(fail)?;
-    warnings.extend(prune::strict(validation, unknown, Vec::new()).map_err(fail)?);
-    Ok(())
 }
 
 /// What an object says it is must be what the path is for; what it leaves out is filled in.
@@ -156,7 +163,7 @@ pub async fn delete_options(call: &mut Call) -> Result<DeleteOptions, StatusErro
         false => {
             let ty = keelson_schema::builtin().by_name("meta.v1.DeleteOptions");
             let ty = ty.ok_or_else(|| StatusError::internal("no schema of DeleteOptions"))?;
-            Some(decode_any(call.content_type(), &body, ty)?.0)
+            Some(decode_any(call.content_type(), &body, "DeleteOptions", ty)?.0)
         }
     };
     DeleteOptions::parse(body, &call.query)

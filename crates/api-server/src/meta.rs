@@ -144,6 +144,30 @@ pub fn prepare_status_update(object: &mut Value, old: &Value, only_managed_field
     }
 }
 
+/// Takes owner references away that stand there twice, and warns of it: once for what the client sent, and once for
+/// what admission made of it.
+pub fn dedup_owners(object: &mut Value, after_admission: bool) -> Option<String> {
+    let owners = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
+    let mut twice: Vec<String> = Vec::new();
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    for owner in std::mem::take(owners) {
+        if kept.contains(&owner) {
+            twice.push(string(&owner, "uid").to_owned());
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    let when = if after_admission { " after mutating admission happens" } else { "" };
+    (!twice.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \
+             and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        )
+    })
+}
+
 /// Whether anything but metadata (and, if asked, status) differs.
 pub fn spec_changed(new: &Value, old: &Value, status_counts: bool) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return true };

@@ -1,11 +1,13 @@
 //! The four kinds of patches, from content type to patched object.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
-use keelson_api_types::StatusError;
+use keelson_api_types::{StatusError, gofmt};
 use keelson_machinery::apply::{self, Manager};
-use keelson_machinery::patch;
+use keelson_machinery::{DecodeError, FieldValidation, decode, patch, prune};
 use keelson_schema::Type;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::options::WriteOptions;
 use crate::registry::Resource;
@@ -44,36 +46,41 @@ impl PatchKind {
 pub struct Patch {
     kind: PatchKind,
     body: Value,
+    /// What strict decoding has against the patch itself.
+    problems: Vec<String>,
 }
 
 impl Patch {
     pub fn parse(kind: PatchKind, body: &Bytes) -> Result<Self, StatusError> {
-        let decoded = match kind {
-            PatchKind::Apply => keelson_machinery::decode::yaml(body),
-            _ => keelson_machinery::decode::json_strict(body),
+        let fail = |prefix: &'static str| {
+            move |error: DecodeError| {
+                let text = match error {
+                    DecodeError::Json(text) => text,
+                    other => other.to_string(),
+                };
+                StatusError::bad_request(format!("{prefix}: {text}"))
+            }
         };
-        let (body, _) =
-            decoded.map_err(|e| StatusError::bad_request(format!("error decoding patch: {e}")))?;
-        Ok(Self { kind, body })
-    }
-
-    /// Parses a body whose content type names another kind than the patch is treated as.
-    pub fn parse_as(kind: PatchKind, content_type: &str, body: &Bytes) -> Result<Self, StatusError> {
-        let mut patch = match content_type {
-            "application/apply-patch+yaml" => Self::parse(PatchKind::Apply, body)?,
-            _ => Self::parse(kind, body)?,
+        if kind == PatchKind::Apply {
+            const YAML: &str = "error decoding YAML: error converting YAML to JSON";
+            let (body, problems) = decode::yaml(body).map_err(fail(YAML))?;
+            return Ok(Self { kind, body, problems });
+        }
+        let (value, duplicates) = decode::json_strict(body).map_err(fail("error decoding patch"))?;
+        let problems = match kind {
+            PatchKind::Json => json_patch_problems(body),
+            _ if duplicates.is_empty() => duplicates,
+            _ => decode::strict::problems(None, body),
         };
-        patch.kind = kind;
-        Ok(patch)
+        Ok(Self { kind, body: value, problems })
     }
 
     pub fn kind(&self) -> PatchKind {
         self.kind
     }
-}
 
-impl Patch {
-    /// The object that the patch makes of `old`, in the served version.
+    /// The object that the patch makes of `old`, in the served version, not yet checked against its schema unless
+    /// it was applied.
     pub fn apply(
         &self,
         resource: &Resource,
@@ -83,10 +90,18 @@ impl Patch {
         old: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Result<Value, StatusError> {
-        if self.kind == PatchKind::Apply {
-            return self.server_side(resource, options, subresource, name, old, warnings);
+        if self.kind != PatchKind::Apply {
+            return self.plain(&resource.ty, old.unwrap_or(&Value::Null));
         }
-        self.plain(&resource.ty, old.unwrap_or(&Value::Null))
+        let now = keelson_api_types::meta::now_rfc3339();
+        let manager = Manager {
+            name: &options.field_manager,
+            api_version: &resource.gvr.api_version(),
+            subresource,
+            resets: resource.traits.resets(subresource),
+            now: &now,
+        };
+        self.server_side(&resource.ty, options, &manager, name, old, warnings)
     }
 
     /// One of the three patches that need nothing but the schema.
@@ -98,31 +113,106 @@ impl Patch {
         }
     }
 
-    /// Server-side apply: merges what the manager applies into the live object.
-    fn server_side(
+    /// Makes the result of a plain patch an object of its type. What strict decoding has against patch and result is
+    /// refused or warned of.
+    pub fn check(
         &self,
-        resource: &Resource,
+        ty: &Type,
+        validation: FieldValidation,
+        object: &mut Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), StatusError> {
+        let checked = prune::check(ty, object, validation).and_then(|unknown| {
+            prune::strict(validation, self.problems.iter().cloned().chain(unknown).collect())
+        });
+        let said = checked.map_err(|error| {
+            let shown = match self.kind {
+                PatchKind::Strategic => gofmt::plus_v(&self.body),
+                _ => object.to_string(),
+            };
+            patch::invalid_result(shown, &error.to_string())
+        })?;
+        warnings.extend(said);
+        Ok(())
+    }
+
+    /// Server-side apply: merges what the manager applies into the live object.
+    pub fn server_side(
+        &self,
+        ty: &Type,
         options: &WriteOptions,
-        subresource: &str,
+        manager: &Manager<'_>,
         name: &str,
         old: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Result<Value, StatusError> {
-        let mut applied = self.body.clone();
-        if !applied.is_object() {
-            return Err(StatusError::bad_request("error decoding YAML: an object is needed"));
+        if !self.body.is_object() {
+            let found = prune::kind_of(&self.body);
+            return Err(StatusError::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: json: cannot unmarshal {found} into Go value of type \
+                 map[string]interface {{}}"
+            )));
         }
-        crate::codec::check_fields(resource, &mut applied, options.validation, warnings)?;
-        crate::meta::meta_mut(&mut applied).entry("name").or_insert_with(|| name.into());
-        let now = keelson_api_types::meta::now_rfc3339();
-        let api_version = resource.gvr.api_version();
-        let manager = Manager {
-            name: &options.field_manager,
-            api_version: &api_version,
-            subresource,
-            resets: resource.traits.resets(subresource),
-            now: &now,
+        let run = |applied: &Value| {
+            apply::apply(ty, old, applied, manager, options.force).map_err(|e| e.to_status())
         };
-        apply::apply(&resource.ty, old, &applied, &manager, options.force).map_err(|e| e.to_status())
+        let mut applied = self.body.clone();
+        match prune::check(ty, &mut applied, FieldValidation::Warn) {
+            Ok(unknown) if unknown.is_empty() => {}
+            // Apply refuses what its schema does not have whatever the validation, in its own words.
+            Ok(_) => drop(run(&self.body)?),
+            Err(error) => {
+                run(&self.body)?;
+                return Err(StatusError::bad_request(error.to_string()));
+            }
+        }
+        crate::meta::meta_mut(&mut applied).entry("name").or_insert_with(|| name.into());
+        let merged = run(&applied)?;
+        let said = prune::strict(options.validation, self.problems.clone()).map_err(|_| {
+            let problems = self.problems.join(", ");
+            StatusError::bad_request(format!(
+                "error strict decoding YAML: error converting YAML to JSON: {problems}"
+            ))
+        })?;
+        warnings.extend(said);
+        Ok(merged)
+    }
+}
+
+/// Unknown and repeated members of a JSON patch's operations.
+fn json_patch_problems(body: &[u8]) -> Vec<String> {
+    static OPERATIONS: LazyLock<Option<Type>> = LazyLock::new(|| {
+        let any = json!({"x-kubernetes-preserve-unknown-fields": true});
+        let text = json!({"type": "string"});
+        keelson_schema::from_json_schema(&json!({"type": "array", "items": {"type": "object", "properties":
+            {"op": text, "path": text, "from": text, "value": any}}}))
+        .ok()
+    });
+    let Some(ty) = &*OPERATIONS else { return Vec::new() };
+    decode::strict::problems(Some(ty), body).into_iter().map(|p| format!("json patch {p}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_is_checked_like_a_body() {
+        let check = |kind, body: &'static str, expected: &[&str]| {
+            let patch = Patch::parse(kind, &Bytes::from(body)).unwrap();
+            assert_eq!(patch.problems, expected, "{body}");
+        };
+        check(PatchKind::Merge, r#"{"a":{"b":1,"b":2}}"#, &[r#"duplicate field "a.b""#]);
+        check(
+            PatchKind::Json,
+            r#"[{"op":"add","path":"/a","path":"/b","foo":1,"value":{"x":1,"x":2}}]"#,
+            &[r#"json patch duplicate field "[0].path""#, r#"json patch unknown field "[0].foo""#],
+        );
+        let refused = |kind, body: &'static str, expected: &str| {
+            let error = Patch::parse(kind, &Bytes::from(body)).err().unwrap();
+            assert!(error.message().starts_with(expected), "{}", error.message());
+        };
+        refused(PatchKind::Merge, "{", "error decoding patch: unexpected end of JSON input");
+        refused(PatchKind::Apply, "a: [", "error decoding YAML: error converting YAML to JSON: yaml: ");
     }
 }

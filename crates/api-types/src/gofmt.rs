@@ -53,3 +53,17 @@ pub fn json(value: &Value) -> String {
     }
     out
 }
+
+/// Go's `%+v` of a decoded value: `map[a:1 b:[x y]]`, keys sorted (serde_json's map has them).
+pub fn plus_v(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(plus_v).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let entries: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", plus_v(v))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        scalar => scalar.to_string(),
+    }
+}

@@ -11,6 +11,7 @@ mod fields;
 mod managers;
 mod merge;
 mod remove;
+mod scale;
 
 use crate::prune;
 use atom::Ref;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
 pub use fields::{FieldSet, PathElement};
+pub use scale::{parent_managed, scale_managed};
 
 /// The annotation in which client-side apply keeps what it applied.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

@@ -1,5 +1,8 @@
 //! JSON and YAML into values, with the duplicate keys that strict decoding refuses.
 
+pub mod strict;
+mod syntax;
+
 use keelson_api_types::gofmt::quote;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -12,7 +15,7 @@ use std::fmt;
 pub enum DecodeError {
     #[error("couldn't get version/kind; json parse error: {0}")]
     Json(String),
-    #[error("error converting YAML to JSON: yaml: {0}")]
+    #[error("yaml: {0}")]
     Yaml(String),
     /// A value of the wrong JSON type, or one whose text is malformed.
     #[error("{0}")]
@@ -23,21 +26,47 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// The text of the 400 that a request with such a body gets.
-    pub fn request_message(&self, version: &str, kind: &str) -> String {
+    /// The text of the 400 that a request with such a body gets, if the body is to be of this kind.
+    pub fn request_message(&self, version: &str, kind: &str, body: &[u8]) -> String {
         match self {
-            DecodeError::Json(_) | DecodeError::Yaml(_) => self.to_string(),
+            DecodeError::Json(_) | DecodeError::Yaml(_) => format!(
+                "the object provided is unrecognized (must be of type {kind}): {self} ({})",
+                summary(body)
+            ),
             _ => format!("{kind} in version {} cannot be handled as a {kind}: {self}", quote(version)),
         }
     }
+}
+
+/// The beginning of a body, as hexadecimal digits unless it looks like JSON.
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    if body.is_empty() {
+        return "<empty>".to_owned();
+    }
+    let start = &body[..body.len().min(SHOWN)];
+    let text = match body[0] {
+        b'{' => String::from_utf8_lossy(start).into_owned(),
+        _ => start.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if body.len() > SHOWN { format!("{text} ...") } else { text }
+}
+
+/// A warning for each thing that a problem of strict decoding says: those of YAML come as one text.
+pub fn warnings(problems: Vec<String>) -> Vec<String> {
+    let one = |problem: String| match problem.strip_prefix("yaml: unmarshal errors:\n") {
+        Some(lines) => lines.lines().map(|line| line.trim().to_owned()).collect(),
+        None => vec![problem],
+    };
+    problems.into_iter().flat_map(one).collect()
 }
 
 /// Decodes one JSON value; beside it the duplicate keys, each as upstream's `duplicate field "spec.a"`.
 pub fn json_strict(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     let duplicates = RefCell::new(Vec::new());
     let mut de = serde_json::Deserializer::from_slice(bytes);
-    let value = Json(&duplicates).deserialize(&mut de).map_err(json_error)?;
-    de.end().map_err(json_error)?;
+    let value = Json(&duplicates).deserialize(&mut de).map_err(|e| json_error(&e, bytes))?;
+    de.end().map_err(|e| json_error(&e, bytes))?;
     let messages =
         duplicates.into_inner().into_iter().map(|path| format!("duplicate field {}", quote(&path)));
     Ok((value, messages.collect()))
@@ -79,8 +108,8 @@ fn yaml_options() -> serde_saphyr::Options {
     }
 }
 
-fn json_error(e: serde_json::Error) -> DecodeError {
-    DecodeError::Json(if e.is_eof() { "unexpected end of JSON input".to_owned() } else { e.to_string() })
+fn json_error(e: &serde_json::Error, bytes: &[u8]) -> DecodeError {
+    DecodeError::Json(syntax::complaint(bytes).unwrap_or_else(|| e.to_string()))
 }
 
 /// Builds a value from JSON; duplicates are collected as paths relative to this value and completed by the

@@ -40,9 +40,9 @@ impl PatchError {
     }
 }
 
-/// The 422 for a patch whose result is no object of the kind.
-pub fn invalid_result(result: &Value, problem: &str) -> StatusError {
-    let error = FieldError::invalid("patch", result.to_string(), problem);
+/// The 422 for a patch whose result is no object of the kind; upstream shows the result, or the patch as Go prints it.
+pub fn invalid_result(shown: String, problem: &str) -> StatusError {
+    let error = FieldError::invalid("patch", shown, problem);
     StatusError::invalid(&GroupKind::default(), "", vec![error])
 }
 

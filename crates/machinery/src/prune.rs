@@ -2,6 +2,8 @@
 
 mod scalar;
 
+pub use scalar::kind as kind_of;
+
 use crate::decode::DecodeError;
 use crate::path::{Path, Step};
 use keelson_api_types::gofmt::quote;
@@ -46,18 +48,13 @@ pub fn check(ty: &Type, value: &mut Value, mode: FieldValidation) -> Result<Vec<
     Ok(walk.unknown)
 }
 
-/// Decides about what `check` and the decoder found: under `Strict` anything is an error, otherwise the list
-/// comes back as warnings (none under `Ignore`).
-pub fn strict(
-    mode: FieldValidation,
-    unknown: Vec<String>,
-    duplicates: Vec<String>,
-) -> Result<Vec<String>, DecodeError> {
-    let all: Vec<String> = unknown.into_iter().chain(duplicates).collect();
+/// Decides about what `check` and the decoder found: under `Strict` anything is an error, otherwise it comes back
+/// as warnings (none under `Ignore`).
+pub fn strict(mode: FieldValidation, problems: Vec<String>) -> Result<Vec<String>, DecodeError> {
     match mode {
-        FieldValidation::Strict if !all.is_empty() => Err(DecodeError::Strict(all)),
+        FieldValidation::Strict if !problems.is_empty() => Err(DecodeError::Strict(problems)),
         FieldValidation::Ignore => Ok(Vec::new()),
-        _ => Ok(all),
+        _ => Ok(crate::decode::warnings(problems)),
     }
 }
 

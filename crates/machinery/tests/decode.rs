@@ -18,6 +18,63 @@ fn truncated_json_says_so() {
 }
 
 #[test]
+fn bad_json_is_described_in_gos_words() {
+    let check = |text: &str, expected: &str| match decode::json_strict(text.as_bytes()) {
+        Err(decode::DecodeError::Json(message)) => assert_eq!(message, expected, "{text}"),
+        other => panic!("{text}: {other:?}"),
+    };
+    for unfinished in ["", "  ", "{", "{\"a\"", "{\"a\":", "[1,", "\"x", "tru", "-", "1.", "1e", "\"\\u12"] {
+        check(unfinished, "unexpected end of JSON input");
+    }
+    check("x", "invalid character 'x' looking for beginning of value");
+    check("{x", "invalid character 'x' looking for beginning of object key string");
+    check("{\"a\":1,}", "invalid character '}' looking for beginning of object key string");
+    check("{\"a\" 1}", "invalid character '1' after object key");
+    check("{\"a\":1 2}", "invalid character '2' after object key:value pair");
+    check("[1 2]", "invalid character '2' after array element");
+    check("{\"a\":1}}", "invalid character '}' after top-level value");
+    check("01", "invalid character '1' after top-level value");
+    check("-x", "invalid character 'x' in numeric literal");
+    check("1.x", "invalid character 'x' after decimal point in numeric literal");
+    check("1ex", "invalid character 'x' in exponent of numeric literal");
+    check("trux", "invalid character 'x' in literal true (expecting 'e')");
+    check("\"a\nb\"", "invalid character '\\n' in string literal");
+    check("\"\\x\"", "invalid character 'x' in string escape code");
+    check("\"\\u12x4\"", "invalid character 'x' in \\u hexadecimal character escape");
+    check("'", "invalid character '\\'' looking for beginning of value");
+}
+
+#[test]
+fn strict_problems_come_in_document_order() {
+    let pod = keelson_schema::builtin().for_kind("", "v1", "Pod").expect("built in");
+    let text = br#"{"zoo":{"x":1,"x":2},"spec":{"nodeName":"a","foo":1,"nodeName":"b","foo":2,
+        "containers":[{"name":"c","oops":1}],"nodeSelector":{"k":"1","k":"2"}},"apiVersion":"v1","spec":{},"bar":[]}"#;
+    let expected = [
+        r#"unknown field "zoo""#,
+        r#"unknown field "spec.foo""#,
+        r#"duplicate field "spec.nodeName""#,
+        r#"unknown field "spec.containers[0].oops""#,
+        r#"duplicate field "spec.nodeSelector.k""#,
+        r#"duplicate field "spec""#,
+        r#"unknown field "bar""#,
+    ];
+    assert_eq!(decode::strict::problems(Some(pod), text), expected);
+    assert_eq!(
+        decode::strict::problems(None, br#"[{"a":{"b":1,"b":2}},{"a":1,"a":2,"a":3}]"#),
+        [r#"duplicate field "[0].a.b""#, r#"duplicate field "[1].a""#]
+    );
+}
+
+#[test]
+fn each_duplicate_of_yaml_is_a_warning() {
+    let (_, duplicates) = decode::yaml(b"a: 1\nb: 1\na: 2\nb: 2\n").expect("valid");
+    assert_eq!(
+        decode::warnings(duplicates),
+        ["line 3: key \"a\" already set in map", "line 4: key \"b\" already set in map"]
+    );
+}
+
+#[test]
 fn yaml_reads_as_upstream_does() {
     let text = "\na: 0644\nb: yes\nc: \"yes\"\nd: 1.5\ne: ~\nf: 2026-01-02\ng: [1, x]\n8080: p\nh: |\n  x\n";
     let (value, duplicates) = decode::yaml(text.as_bytes()).expect("valid");

@@ -17,9 +17,10 @@ fn unknown_fields_go_and_are_named() {
     let unknown = check(ty("", "v1", "Pod"), &mut pod, FieldValidation::Strict).expect("types are fine");
     assert_eq!(unknown, [r#"unknown field "metadata.oops""#, r#"unknown field "spec.containers[0].foo""#]);
     assert_eq!(pod["spec"]["containers"], json!([{"name": "c"}]));
-    let e = strict(FieldValidation::Strict, unknown, vec![r#"duplicate field "spec.x""#.into()]).unwrap_err();
+    let problems = unknown.into_iter().chain([r#"duplicate field "spec.x""#.into()]).collect();
+    let e = strict(FieldValidation::Strict, problems).unwrap_err();
     assert_eq!(
-        e.request_message("v1", "Pod"),
+        e.request_message("v1", "Pod", b""),
         r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "metadata.oops", unknown field "spec.containers[0].foo", duplicate field "spec.x""#
     );
 }

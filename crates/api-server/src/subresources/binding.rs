@@ -43,7 +43,8 @@ pub async fn bind(
     let updated = writer
         .update(pod, false, &mut warnings, |old| {
             let old = old.unwrap_or(&Value::Null);
-            Ok(Change { object: bound(pod, old, &binding)?, tracked: false })
+            // The assignment belongs to no manager.
+            Ok(Change { object: bound(pod, old, &binding)?, tracked: true })
         })
         .await;
     call.warnings.append(&mut warnings);

@@ -31,7 +31,7 @@ pub async fn serve(
     pods: &Arc<Resource>,
     subresource: &Subresource,
 ) -> Result<Response, StatusError> {
-    let options = codec::write_options(call, "CreateOptions", pods)?;
+    let options = codec::write_options(call, "CreateOptions")?;
     let eviction = decode(app, call, subresource, &options).await?;
     let name = call.info.name.clone();
     let given = meta::text(&eviction, "name");
@@ -139,7 +139,7 @@ impl Evictor<'_> {
         writer
             .update(budget, false, &mut Vec::new(), |old| {
                 let old = old.unwrap_or(&Value::Null);
-                Ok(Change { object: decremented(old, self.name)?, tracked: false })
+                Ok(Change { object: decremented(old, self.name)?, tracked: true })
             })
             .await?;
         Ok(())
@@ -162,7 +162,7 @@ impl Evictor<'_> {
             let updated = writer
                 .update(self.name, false, &mut Vec::new(), |old| {
                     let old = old.unwrap_or(&Value::Null);
-                    Ok(Change { object: self.marked(old, &options)?, tracked: false })
+                    Ok(Change { object: self.marked(old, &options)?, tracked: true })
                 })
                 .await?;
             if options.precondition_revision.is_some() {

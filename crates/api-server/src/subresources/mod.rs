@@ -36,7 +36,7 @@ pub async fn serve(
     match name.as_str() {
         "scale" => scale::serve(app, call, resource, &subresource).await,
         "binding" => {
-            let options = codec::write_options(call, "CreateOptions", resource)?;
+            let options = codec::write_options(call, "CreateOptions")?;
             let object = decode(app, call, &subresource, &options).await?;
             let pod = call.info.name.clone();
             binding::bind(app, call, &pod, object, &options).await
@@ -77,7 +77,7 @@ async fn token(
     resource: &Arc<Resource>,
     subresource: &crate::registry::Subresource,
 ) -> Result<Response, StatusError> {
-    let options = codec::write_options(call, "CreateOptions", resource)?;
+    let options = codec::write_options(call, "CreateOptions")?;
     let object = decode(app, call, subresource, &options).await?;
     let accepted = call.accepted()?;
     let request = ReviewRequest {

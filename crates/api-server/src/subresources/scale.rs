@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use keelson_api_types::meta::now_rfc3339;
 use keelson_api_types::{FieldError, GroupKind, LabelSelector, StatusError};
+use keelson_machinery::apply::{self, Manager};
 use serde_json::{Value, json};
 
 use super::decode;
@@ -11,6 +13,7 @@ use crate::app::{App, Call};
 use crate::body::Response;
 use crate::codec;
 use crate::meta;
+use crate::options::WriteOptions;
 use crate::patches::{Patch, PatchKind};
 use crate::registry::{Resource, Subresource};
 use crate::response;
@@ -33,14 +36,11 @@ pub async fn serve(
     }
     let patching = call.info.verb == "patch";
     let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
-    let options = codec::write_options(call, kind, resource)?;
+    let options = codec::write_options(call, kind)?;
     let wanted = if patching {
-        let kind = match PatchKind::of(call.content_type(), resource)? {
-            PatchKind::Apply => PatchKind::Merge,
-            kind => kind,
-        };
-        let body = call.body().await?;
-        Wanted::Patch(Patch::parse_as(kind, call.content_type(), &body)?)
+        let kind = PatchKind::of(call.content_type(), resource)?;
+        options.check_patch(&call.query, kind == PatchKind::Apply)?;
+        Wanted::Patch(Patch::parse(kind, &call.body().await?)?)
     } else {
         let scale = decode(app, call, subresource, &options).await?;
         check_name(&scale, &name)?;
@@ -55,15 +55,17 @@ pub async fn serve(
         options: &options,
         admitted: false,
     };
-    let mut warnings = Vec::new();
+    let (mut warnings, mut said) = (Vec::new(), Vec::new());
     let updated = writer
         .update(&name, false, &mut warnings, |old| {
-            let old = old.unwrap_or(&Value::Null);
-            let scale = wanted.scale(resource, old)?;
+            let old = old.ok_or_else(|| StatusError::not_found(&resource.group_resource(), &name))?;
+            said.clear();
+            let scale = wanted.scale(resource, &options, &name, old, &mut said)?;
             check_version(resource, &name, &scale, Some(old))?;
-            Ok(Change { object: scaled(resource, &name, old, &scale)?, tracked: false })
+            Ok(Change { object: scaled(resource, &name, old, &scale)?, tracked: true })
         })
         .await;
+    call.warnings.append(&mut said);
     call.warnings.append(&mut warnings);
     let object = updated?.stored.parse()?;
     Ok(response::value(&call.headers, StatusCode::OK, accepted, &scale_of(resource, &object)))
@@ -75,17 +77,47 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn scale(&self, resource: &Resource, old: &Value) -> Result<Value, StatusError> {
-        match self {
-            Self::Scale(scale) => Ok(scale.clone()),
-            Self::Patch(patch) => {
-                let ty = keelson_schema::builtin()
-                    .for_kind("autoscaling", "v1", "Scale")
-                    .ok_or_else(|| StatusError::internal("no schema for Scale"))?;
-                patch.plain(ty, &scale_of(resource, old))
-            }
+    /// The scale that `old` is to have, with the managed fields that a scale's writes give it.
+    fn scale(
+        &self,
+        resource: &Resource,
+        options: &WriteOptions,
+        name: &str,
+        old: &Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, StatusError> {
+        let ty = keelson_schema::builtin().for_kind("autoscaling", "v1", "Scale");
+        let ty = ty.ok_or_else(|| StatusError::internal("no schema for Scale"))?;
+        let now = now_rfc3339();
+        let manager = Manager {
+            name: &options.field_manager,
+            api_version: "autoscaling/v1",
+            subresource: "scale",
+            resets: &[],
+            now: &now,
+        };
+        let mut before = scale_of(resource, old);
+        if let Some(managed) = apply::scale_managed(managed(old), &paths(resource).replicas()) {
+            before["metadata"]["managedFields"] = managed;
         }
+        let mut scale = match self {
+            Self::Scale(scale) => scale.clone(),
+            Self::Patch(patch) if patch.kind() == PatchKind::Apply => {
+                return patch.server_side(ty, options, &manager, name, Some(&before), warnings);
+            }
+            Self::Patch(patch) => {
+                let mut scale = patch.plain(ty, &before)?;
+                patch.check(ty, options.validation, &mut scale, warnings)?;
+                scale
+            }
+        };
+        apply::track_update(ty, Some(&before), &mut scale, &manager);
+        Ok(scale)
     }
+}
+
+fn managed(object: &Value) -> Option<&Value> {
+    object.get("metadata")?.get("managedFields")
 }
 
 /// Where a kind keeps its replicas: JSON pointers.
@@ -93,6 +125,12 @@ struct Paths {
     spec: String,
     status: String,
     selector: Option<String>,
+}
+
+impl Paths {
+    fn replicas(&self) -> Vec<&str> {
+        self.spec.split('/').skip(1).collect()
+    }
 }
 
 fn paths(resource: &Resource) -> Paths {
@@ -166,16 +204,22 @@ fn scaled(resource: &Resource, name: &str, old: &Value, scale: &Value) -> Result
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
         return Err(StatusError::invalid(&GroupKind::new("autoscaling", "Scale"), name, vec![error]));
     }
+    let paths = paths(resource);
+    let path = paths.replicas();
     let mut object = old.clone();
     let mut at = &mut object;
-    for part in paths(resource).spec.split('/').skip(1) {
+    for part in &path {
         if !at.is_object() {
             *at = json!({});
         }
-        at = &mut at[part];
+        at = &mut at[*part];
     }
     *at = replicas.into();
-    let version = meta::text(old, "resourceVersion").to_owned();
-    meta::meta_mut(&mut object).insert("resourceVersion".into(), version.into());
+    let api_version = resource.stored_api_version();
+    let metadata = meta::meta_mut(&mut object);
+    match apply::parent_managed(managed(old), managed(scale), &api_version, &path) {
+        Some(managed) => metadata.insert("managedFields".into(), managed),
+        None => metadata.remove("managedFields"),
+    };
     Ok(object)
 }

@@ -20,7 +20,7 @@ pub async fn serve(
     call: &mut Call,
     resource: &Arc<Resource>,
 ) -> Result<Response, StatusError> {
-    let options = codec::write_options(call, "CreateOptions", resource)?;
+    let options = codec::write_options(call, "CreateOptions")?;
     let object = codec::decode_object(call, resource, &options).await?;
     if !resource.is_stored() {
         return computed(app, call, resource, object, &options).await;

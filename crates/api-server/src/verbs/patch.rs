@@ -34,7 +34,7 @@ pub async fn patch(
 ) -> Result<Response, StatusError> {
     let presenter = call.presenter(resource)?.check(false)?;
     let kind = PatchKind::of(call.content_type(), resource)?;
-    let options = codec::write_options(call, "PatchOptions", resource)?;
+    let options = codec::write_options(call, "PatchOptions")?;
     options.check_patch(&call.query, kind == PatchKind::Apply)?;
     let body = call.body().await?;
     let patch = Patch::parse(kind, &body)?;
@@ -79,36 +79,31 @@ fn one(
     let served = old.map(|old| resource.conversion.to_served(old.clone()));
     let mut object = patch.apply(resource, options, subresource, name, served.as_ref(), warnings)?;
     if patch.kind() != PatchKind::Apply {
-        codec::check_fields(resource, &mut object, options.validation, warnings)?;
+        patch.check(&resource.ty, options.validation, &mut object, warnings)?;
     }
-    let wanted = meta::text(&object, "resourceVersion");
-    if let Some(old) = old
-        && !wanted.is_empty()
-        && wanted != meta::text(old, "resourceVersion")
-    {
-        return Err(StatusError::stale(&resource.group_resource(), name));
-    }
-    if old.is_some() {
-        check_identity(resource, name, &object, old)?;
-    }
+    check_identity(resource, name, &object, old)?;
     Ok(Change { object: resource.conversion.to_stored(object), tracked: patch.kind() == PatchKind::Apply })
 }
 
-/// A patch may not turn the object into another one.
+/// A patch may not turn the object into another one, nor create one that should be there.
 fn check_identity(
     resource: &Resource,
     name: &str,
     object: &Value,
     old: Option<&Value>,
 ) -> Result<(), StatusError> {
-    let wrong = |what: &str, given: &str, expected: &str| {
-        Err(StatusError::bad_request(format!(
-            "the {what} of the object ({given}) does not match the {what} on the URL ({expected})"
-        )))
-    };
     let given = meta::text(object, "name");
     if given != name {
-        return wrong("name", given, name);
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    let uid = meta::text(object, "uid");
+    if old.is_none() && !uid.is_empty() {
+        let cause = format!(
+            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        );
+        return Err(StatusError::conflict(&resource.group_resource(), name, cause));
     }
     check_version(resource, name, object, old)
 }

@@ -30,7 +30,7 @@ pub async fn replace(
     subresource: &str,
 ) -> Result<Response, StatusError> {
     let presenter = call.presenter(resource)?.check(false)?;
-    let options = codec::write_options(call, "UpdateOptions", resource)?;
+    let options = codec::write_options(call, "UpdateOptions")?;
     let object = codec::decode_object(call, resource, &options).await?;
     let object = resource.conversion.to_stored(object);
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());

@@ -15,7 +15,7 @@ use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::Resource;
 use crate::strategies::Ctx;
-use crate::types::{AdmissionRequest, Operation, UserInfo};
+use crate::types::{AdmissionRequest, Attributes, Decision, Operation, UserInfo};
 
 /// The largest object the store takes in one request, as etcd's default has it.
 const OBJECT_LIMIT: usize = 1_500_000;
@@ -62,7 +62,7 @@ impl Stored {
 /// What an update wants the object to be.
 pub struct Change {
     pub object: Value,
-    /// The change has entered itself into `managedFields` (apply has).
+    /// `managedFields` are as they shall be: the change has entered itself (apply has), or is nobody's.
     pub tracked: bool,
 }
 
@@ -142,13 +142,16 @@ impl Writer<'_> {
         let base = meta::text(&object, "generateName").to_owned();
         let generated = given.is_empty() && !base.is_empty();
         let name = if generated { self.name_it(&mut object, &base) } else { given.clone() };
-        self.admission(Operation::Create, &name, Some(&mut object), None, true, warnings).await?;
-        // After admission, whose changes (default requests, say) count for what is derived here.
-        strategy.prepare_create(&self.ctx(&name), &mut object);
-        strategy.default(&mut object);
+        warnings.extend(meta::dedup_owners(&mut object, false));
+        // Before admission, whose changes belong to no manager.
         if !tracked {
             codec::track(self, None, &mut object);
         }
+        self.admission(Operation::Create, &name, Some(&mut object), None, true, warnings).await?;
+        warnings.extend(meta::dedup_owners(&mut object, true));
+        // After admission, whose changes (default requests, say) count for what is derived here.
+        strategy.prepare_create(&self.ctx(&name), &mut object);
+        strategy.default(&mut object);
         let mut errors = meta::validate(resource, &object);
         errors.extend(strategy.validate(&object));
         self.refuse(&name, errors)?;
@@ -252,7 +255,9 @@ impl Writer<'_> {
                 if !creates {
                     return Err(self.not_found(name));
                 }
-                let stored = self.create_change(change(None)?, warnings).await?;
+                let new = change(None)?;
+                self.may_create(name)?;
+                let stored = self.create_change(new, warnings).await?;
                 return Ok(Updated { stored, created: true, deleted: false });
             };
             let mut said = Vec::new();
@@ -284,6 +289,34 @@ impl Writer<'_> {
         Err(StatusError::stale(&self.resource.group_resource(), name))
     }
 
+    /// Who may update or patch may not therefore create.
+    fn may_create(&self, name: &str) -> Result<(), StatusError> {
+        if self.admitted {
+            return Ok(());
+        }
+        let gvr = &self.resource.gvr;
+        let attributes = Attributes {
+            user: self.user,
+            verb: "create",
+            group: &gvr.group,
+            version: &gvr.version,
+            resource: &gvr.resource,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name,
+            path: "",
+            is_resource: true,
+            field_selector: None,
+            label_selector: None,
+        };
+        match self.app.authorizer()?.authorize(&attributes) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                Err(crate::server::forbidden(&attributes, &reason))
+            }
+        }
+    }
+
     async fn attempt(
         &self,
         name: &str,
@@ -293,15 +326,19 @@ impl Writer<'_> {
     ) -> Result<Attempt, StatusError> {
         let old = stored.parse()?;
         let Change { object: mut new, tracked } = change(Some(&old))?;
-        self.prepare(name, &mut new, &old)?;
+        self.resource.strategy.default(&mut new);
+        self.prepare_meta(name, &mut new, &old)?;
+        warnings.extend(meta::dedup_owners(&mut new, false));
+        if !tracked {
+            codec::track(self, Some(&old), &mut new);
+        }
+        self.prepare(name, &mut new, &old);
         self.admission(Operation::Update, name, Some(&mut new), Some(&old), true, warnings).await?;
+        warnings.extend(meta::dedup_owners(&mut new, true));
         self.resource.strategy.default(&mut new);
         // A pod's node is assigned, not changed by its user.
         if self.subresource != "binding" {
             self.count_generation(&mut new, &old);
-        }
-        if !tracked {
-            codec::track(self, Some(&old), &mut new);
         }
         self.refuse(name, self.validate(&new, &old))?;
         warnings.extend(self.resource.strategy.warnings(&new, Some(&old)));
@@ -319,16 +356,18 @@ impl Writer<'_> {
         Ok(attempt)
     }
 
-    /// Takes over from the old object what this kind of update may not touch.
-    fn prepare(&self, name: &str, new: &mut Value, old: &Value) -> Result<(), StatusError> {
-        let strategy = &self.resource.strategy;
-        strategy.default(new);
+    fn prepare_meta(&self, name: &str, new: &mut Value, old: &Value) -> Result<(), StatusError> {
         let meta = meta::meta_mut(new);
         meta.entry("name").or_insert_with(|| name.into());
         meta.remove("resourceVersion");
         meta::match_namespace(new, self.resource.namespaced, self.namespace)?;
         meta::prepare_update(new, old);
-        let ctx = self.ctx(name);
+        Ok(())
+    }
+
+    /// Takes over from the old object what this kind of update may not touch.
+    fn prepare(&self, name: &str, new: &mut Value, old: &Value) {
+        let (strategy, ctx) = (&self.resource.strategy, self.ctx(name));
         match self.subresource {
             "" | "scale" => strategy.prepare_update(&ctx, new, old),
             "status" => {
@@ -337,7 +376,6 @@ impl Writer<'_> {
             }
             _ => strategy.prepare_subresource_update(&ctx, new, old),
         }
-        Ok(())
     }
 
     fn count_generation(&self, new: &mut Value, old: &Value) {

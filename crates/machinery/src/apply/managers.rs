@@ -46,6 +46,33 @@ impl Managers {
         Some(Managers { entries })
     }
 
+    pub(super) fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Managers {
+        Managers { entries: entries.into_iter().collect() }
+    }
+
+    pub(super) fn into_entries(self) -> impl Iterator<Item = Entry> {
+        self.entries.into_iter()
+    }
+
+    /// Entries of one manager in one.
+    pub(super) fn merged(self) -> Managers {
+        let mut out = Managers::default();
+        for entry in self.entries {
+            let same = |e: &&mut Entry| {
+                (&e.manager, e.applied, &e.subresource, &e.api_version)
+                    == (&entry.manager, entry.applied, &entry.subresource, &entry.api_version)
+            };
+            match out.entries.iter_mut().find(same) {
+                Some(known) => {
+                    known.time = known.time.take().max(entry.time);
+                    known.set = std::mem::take(&mut known.set).union(entry.set);
+                }
+                None => out.entries.push(entry),
+            }
+        }
+        out
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -124,7 +124,7 @@ fn is_canonical_time(text: &str, micro: bool) -> bool {
 }
 
 /// What Go's decoder calls a JSON value.
-pub(super) fn kind(value: &Value) -> &'static str {
+pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
