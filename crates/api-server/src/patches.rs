@@ -1,12 +1,12 @@
 //! The four kinds of patches, from content type to patched object.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use keelson_api_types::{StatusError, gofmt};
 use keelson_machinery::apply::{self, Manager};
 use keelson_machinery::{DecodeError, FieldValidation, decode, patch, prune};
-use keelson_schema::Type;
+use keelson_schema::{Link, List, ListKind, Shape, Type};
 use serde_json::{Value, json};
 
 use crate::options::WriteOptions;
@@ -182,11 +182,11 @@ impl Patch {
 /// Unknown and repeated members of a JSON patch's operations.
 fn json_patch_problems(body: &[u8]) -> Vec<String> {
     static OPERATIONS: LazyLock<Option<Type>> = LazyLock::new(|| {
-        let any = json!({"x-kubernetes-preserve-unknown-fields": true});
-        let text = json!({"type": "string"});
-        keelson_schema::from_json_schema(&json!({"type": "array", "items": {"type": "object", "properties":
-            {"op": text, "path": text, "from": text, "value": any}}}))
-        .ok()
+        let (text, any) = (json!({"type": "string"}), json!({"x-kubernetes-preserve-unknown-fields": true}));
+        let operation =
+            json!({"type": "object", "properties": {"op": text, "path": text, "from": text, "value": any}});
+        let item = Link::Owned(Arc::new(keelson_schema::from_json_schema(&operation).ok()?));
+        Some(Type::new(Shape::List(List { item, kind: ListKind::Atomic })))
     });
     let Some(ty) = &*OPERATIONS else { return Vec::new() };
     decode::strict::problems(Some(ty), body).into_iter().map(|p| format!("json patch {p}")).collect()
