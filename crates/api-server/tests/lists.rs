@@ -123,3 +123,41 @@ async fn long_lists_are_compressed_for_who_takes_it() {
         3 + usize::from(plain.text().contains("kube-root-ca.crt"))
     );
 }
+
+#[tokio::test]
+async fn events_are_selected_by_who_reports_them() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let event = |name: &str, by: &str| {
+        json!({"metadata": {"name": name}, "regarding": {"kind": "Pod", "namespace": "default", "name": "p"},
+            "eventTime": "2026-01-02T03:04:05.000000Z", "reportingController": by, "reportingInstance": "i",
+            "action": "a", "reason": "r", "type": "Normal"})
+    };
+    let modern = "/apis/events.k8s.io/v1/namespaces/default/events";
+    for (name, by) in [("a", "example.com/one"), ("b", "example.com/two")] {
+        admin.post(modern, &event(name, by)).await.expect(201);
+    }
+    let core = "/api/v1/namespaces/default/events";
+    for (path, selector) in [
+        (core, "reportingComponent=example.com/one"),
+        (core, "source=example.com/one,involvedObject.kind=Pod"),
+        (modern, "reportingController=example.com/one"),
+        (modern, "regarding.name=p,reportingController!=example.com/two"),
+    ] {
+        let list =
+            admin.get(&format!("{path}?fieldSelector={}", selector.replace('=', "%3D"))).await.expect(200);
+        let names: Vec<_> =
+            list["items"].as_array().unwrap().iter().map(|e| &e["metadata"]["name"]).collect();
+        assert_eq!(names, ["a"], "{selector}");
+    }
+    for (path, field) in
+        [(core, "reportingController"), (modern, "reportingComponent"), (modern, "involvedObject.kind")]
+    {
+        let refused = admin.get(&format!("{path}?fieldSelector={field}%3Dx")).await;
+        refused.refused(400, "BadRequest", &format!("field label not supported: {field}"));
+    }
+    // Through the newer group the newer rules hold.
+    let mut odd = event("c", "example.com/one");
+    odd["type"] = "Strange".into();
+    admin.post(modern, &odd).await.refused(422, "Invalid", "has invalid value: Strange");
+}

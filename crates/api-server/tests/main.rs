@@ -1,6 +1,7 @@
 //! The server over real TLS: one behaviour per test.
 
 mod crds;
+mod decoding;
 mod discovery;
 mod lists;
 mod objects;

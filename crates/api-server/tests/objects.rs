@@ -98,6 +98,40 @@ async fn deletecollection_deletes_what_is_selected() {
 }
 
 #[tokio::test]
+async fn what_a_row_says_of_its_kind_holds() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let classes = "/apis/storage.k8s.io/v1/storageclasses";
+    admin
+        .post(classes, &json!({"metadata": {"name": "c"}, "provisioner": "example.com/p"}))
+        .await
+        .expect(201);
+    let deleted = admin.delete(&format!("{classes}/c"), None).await.expect(200);
+    assert_eq!(deleted["kind"], "StorageClass");
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let mut budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1}});
+    admin.post(budgets, &budget).await.expect(201);
+    budget["spec"]["minAvailable"] = 2.into();
+    let refused = admin.put(&format!("{budgets}/b"), &budget).await;
+    refused.refused(
+        422,
+        "Invalid",
+        "metadata.resourceVersion: Invalid value: 0: must be specified for an update",
+    );
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let mut claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {
+        "requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpu.example.com"}}],
+        "constraints": [{"requests": ["other"], "matchAttribute": "example.com/model"}]}}});
+    admin.post(claims, &claim).await.refused(422, "Invalid", "must be the name of a request in the claim");
+    claim["spec"]["devices"]["constraints"][0]["requests"] = json!(["gpu"]);
+    let created = admin.post(claims, &claim).await.expect(201);
+    let request = &created["spec"]["devices"]["requests"][0]["exactly"];
+    assert_eq!((&request["allocationMode"], &request["count"]), (&json!("ExactCount"), &json!(1)));
+    let patch = json!({"spec": {"devices": {"requests": []}}});
+    admin.patch(&format!("{claims}/c"), "merge", &patch).await.refused(422, "Invalid", "field is immutable");
+}
+
+#[tokio::test]
 async fn scale_shows_and_sets_replicas() {
     let server = Server::start().await;
     let admin = server.admin();
