@@ -106,11 +106,17 @@ pub fn write_configs(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec
 
 fn config(daemon: &str, layout: &Layout, settings: &Settings) -> anyhow::Result<Value> {
     let ports = &settings.ports;
+    // An embedded store serves one machine: there is no second candidate, and renewals are what an idle cluster writes.
+    let leader_election = !settings.etcd_endpoints.is_empty();
     let mut config = match daemon {
         API_SERVER => return api_server(layout, settings),
-        "scheduler" => json!({"health": health(layout, daemon, ports.scheduler)}),
+        "scheduler" => json!({
+            "health": health(layout, daemon, ports.scheduler),
+            "leaderElection": leader_election,
+        }),
         "controller-manager" => json!({
             "health": health(layout, daemon, ports.controller_manager),
+            "leaderElection": leader_election,
             "pkiDir": layout.pki_dir(),
             "podCidr": settings.pod_cidr,
         }),
