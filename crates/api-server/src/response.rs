@@ -95,10 +95,11 @@ pub fn error_as(headers: &HeaderMap, error: &StatusError) -> Response {
     response
 }
 
-/// Adds `Warning` headers, at most as much as clients take.
+/// Adds `Warning` headers, each text once and at most as much as clients take.
 pub fn add_warnings(response: &mut Response, warnings: &[String]) {
     let mut size = 0;
-    for warning in warnings {
+    for (_, warning) in warnings.iter().enumerate().filter(|(at, warning)| !warnings[..*at].contains(warning))
+    {
         let quoted: String = warning
             .chars()
             .flat_map(|c| match c {

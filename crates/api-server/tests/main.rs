@@ -1,5 +1,6 @@
 //! The server over real TLS: one behaviour per test.
 
+mod apply;
 mod crds;
 mod decoding;
 mod discovery;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod decode;
+mod never_panics;
 mod openapi;
 mod patch;
 mod prune;

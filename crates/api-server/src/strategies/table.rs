@@ -37,6 +37,8 @@ pub struct Traits {
     /// A delete answers with the object instead of a `Status`.
     pub returns_deleted: bool,
     pub names: NameRule,
+    /// Since when, and what to use instead: every request on the kind is warned of it.
+    pub deprecated: &'static str,
     /// What a write of the object itself does not change, and so cannot own.
     resets: FieldPaths,
     /// The same for a write of `status`.
@@ -52,6 +54,7 @@ impl Traits {
         orphans: false,
         returns_deleted: false,
         names: subdomain,
+        deprecated: "",
         resets: &[],
         status_resets: SPEC,
     };
@@ -129,6 +132,11 @@ impl Row {
         self
     }
 
+    const fn deprecated(mut self, since: &'static str) -> Self {
+        self.traits.deprecated = since;
+        self
+    }
+
     const fn names(mut self, rule: NameRule) -> Self {
         self.traits.names = rule;
         self
@@ -145,7 +153,10 @@ const STORAGE: &str = "storage.k8s.io";
 
 static ROWS: &[Row] = &[
     row("", "configmaps", &config::ConfigMap),
-    row("", "endpoints", &endpoints::Endpoints).creates_on_update(),
+    row("", "componentstatuses", &Plain).deprecated("v1.19+"),
+    row("", "endpoints", &endpoints::Endpoints)
+        .creates_on_update()
+        .deprecated("v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     row("", "events", &event::Event { modern: false }).creates_on_update().names(path_segment),
     row("", "limitranges", &quota::LimitRange).creates_on_update(),
     row("", "namespaces", &namespace::Namespace).status().names(label).returns_deleted(),

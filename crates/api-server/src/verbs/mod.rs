@@ -34,6 +34,11 @@ pub async fn serve(
     {
         return Err(StatusError::method_not_supported(&resource.group_resource(), &verb));
     }
+    let deprecated = resource.traits.deprecated;
+    if !deprecated.is_empty() {
+        let (version, kind) = (resource.gvr.api_version(), &resource.gvk.kind);
+        call.warnings.push(format!("{version} {kind} is deprecated in {deprecated}"));
+    }
     match verb.as_str() {
         "get" => get::serve(app, call, resource).await,
         "list" => list::serve(app, call, resource).await,
