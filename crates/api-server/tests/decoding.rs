@@ -50,7 +50,7 @@ async fn odd_fields_are_named_in_document_order() {
 async fn yaml_names_the_lines_of_duplicates() {
     let server = Server::start().await;
     let admin = server.admin();
-    let body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata:\n  a: x1\n  a: x2\nfoo: 1\n";
+    let body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: lines}\ndata:\n  a: x1\n  a: x2\nfoo: 1\n";
     let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
     let refused = admin.send(Method::POST, &strict, "application/yaml", body).await;
     let part = "strict decoding error: yaml: unmarshal errors:\n  line 6: key \"a\" already set in map, unknown field \"foo\"";
