@@ -7,7 +7,7 @@ use keelson_api_types::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::check::{At, Errors, Path};
-use super::common::{IMMUTABLE, network, parse_cidr, parse_ip};
+use super::common::{IMMUTABLE, cidr_warnings, network, parse_cidr, parse_ip};
 use super::edit::{self, default};
 use super::{Ctx, Strategy};
 
@@ -66,6 +66,17 @@ impl Strategy for NetworkPolicy {
             .collect();
         policy(&At::root(object).f("spec"), &known, &mut e);
         e.into_vec()
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let spec = At::root(object).f("spec");
+        let peers = DIRECTIONS.iter().flat_map(|(direction, peers)| {
+            spec.f(direction).each().flat_map(|rule| rule.f(peers).each().collect::<Vec<_>>())
+        });
+        let ranges = peers.map(|peer| peer.f("ipBlock")).flat_map(|block| {
+            [block.f("cidr")].into_iter().chain(block.f("except").each()).collect::<Vec<_>>()
+        });
+        ranges.flat_map(|range| cidr_warnings(&range.path, range.s())).collect()
     }
 }
 

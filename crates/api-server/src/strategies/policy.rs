@@ -7,6 +7,7 @@ use super::check::{At, Errors, Path};
 use super::edit::{self, default};
 use super::pod::resources::{self, Scope};
 use super::pod::scheduling;
+use super::pod::warnings::node_label;
 use super::{Ctx, Strategy};
 
 pub struct PodDisruptionBudget;
@@ -133,6 +134,12 @@ impl Strategy for RuntimeClass {
         let mut e = Errors::new();
         e.immutable(&At::root(object).f("handler"), &At::root(old).f("handler"));
         e.into_vec()
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let selector = At::root(object).dig(&["scheduling", "nodeSelector"]);
+        let one = |(key, _): (&str, At<'_>)| Some(format!("{}: {}", selector.path, node_label(key)?));
+        selector.entries().filter_map(one).collect()
     }
 }
 

@@ -123,6 +123,27 @@ impl Strategy for EndpointSlice {
         e.immutable(&at.f("addressType"), &At::root(old).f("addressType"));
         e.into_vec()
     }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let at = At::root(object);
+        let kind = at.f("addressType").s();
+        let fqdn = (old.is_none() && kind == "FQDN")
+            .then(|| "spec.addressType: FQDN endpoints are deprecated".to_owned());
+        // Upstream's controllers spell addresses well whatever they are given.
+        let manager = at.dig(&["metadata", "labels", "endpointslice.kubernetes.io/managed-by"]).s();
+        if ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"].contains(&manager)
+        {
+            return fqdn.into_iter().collect();
+        }
+        let addresses = at.f("endpoints").each().flat_map(|endpoint| endpoint.f("addresses").each());
+        let odd = addresses.filter_map(|address| ip_warnings(&address.path, address.s()));
+        fqdn.into_iter().chain(odd).collect()
+    }
+
+    fn also_changes_generation(&self, object: &Value, old: &Value) -> bool {
+        let labels = |object| At::root(object).dig(&["metadata", "labels"]);
+        !same(labels(object).value, labels(old).value)
+    }
 }
 
 fn slice(at: &At<'_>, e: &mut Errors) {

@@ -6,7 +6,7 @@ use keelson_api_types::{FieldError, Quantity};
 use serde_json::{Map, Value};
 
 use crate::strategies::Strategy;
-use crate::strategies::check::{At, Errors};
+use crate::strategies::check::{At, Errors, quantity};
 use crate::strategies::edit;
 use crate::strategies::pod::resources::{self, Scope};
 
@@ -171,6 +171,25 @@ impl Strategy for ResourceQuota {
             amounts(&At::root(object).dig(&["status", list]), &mut e);
         }
         e.into_vec()
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let hard = At::root(object).dig(&["spec", "hard"]);
+        let amount = |name: &str| hard.value.get(name).and_then(quantity);
+        let odd = |resource: &&str| {
+            let bare = ["cpu", "memory"].contains(resource);
+            let (limit_name, mut name) = (format!("limits.{resource}"), format!("requests.{resource}"));
+            let mut request = amount(&name);
+            if request.is_none() && bare {
+                (name, request) = ((*resource).to_owned(), amount(resource));
+            }
+            let (request, limit) = (request?, amount(&limit_name)?);
+            (request > limit).then(|| {
+                format!("ResourceQuota {name} ({request}) should be less than {limit_name} ({limit})")
+            })
+        };
+        let known = ["cpu", "memory", "storage", "ephemeral-storage"];
+        known.iter().filter(|_| old.is_none()).filter_map(odd).collect()
     }
 }
 

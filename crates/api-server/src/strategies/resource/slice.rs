@@ -99,6 +99,15 @@ impl Strategy for ResourceSlice {
             ("spec.driver", spec.f("driver").s().to_owned()),
         ]
     }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let driver = At::root(object).dig(&["spec", "driver"]).s();
+        let upper = driver.chars().any(char::is_uppercase);
+        let text = || {
+            format!("spec.driver: driver names should be lowercase; {driver:?} contains uppercase characters")
+        };
+        upper.then(text).into_iter().collect()
+    }
 }
 
 fn is_rich(device: &At<'_>) -> bool {

@@ -9,6 +9,7 @@ use super::volumes::csi_driver;
 use crate::strategies::Strategy;
 use crate::strategies::check::{At, Errors, Path};
 use crate::strategies::edit::{self, default, same};
+use crate::strategies::pod::warnings::node_label;
 
 const MAX_PARAMETERS: usize = 512;
 const MAX_PARAMETERS_SIZE: usize = 256 * 1024;
@@ -67,6 +68,12 @@ impl Strategy for StorageClass {
             e.immutable(&at.f(field), &before.f(field));
         }
         e.into_vec()
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let terms = At::root(object).f("allowedTopologies");
+        let keys = terms.each().flat_map(|term| term.f("matchLabelExpressions").each().map(|e| e.f("key")));
+        keys.filter_map(|key| Some(format!("{}: {}", key.path, node_label(key.s())?))).collect()
     }
 }
 
@@ -157,6 +164,19 @@ impl Strategy for CsiDriver {
         e.immutable(&attach, &before.f("attachRequired"));
         e.immutable(&spec.f("volumeLifecycleModes"), &before.f("volumeLifecycleModes"));
         e.into_vec()
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let spec = At::root(object).f("spec");
+        let requests = spec.f("tokenRequests");
+        let before = |old| At::root(old).dig(&["spec", "tokenRequests"]);
+        let unchanged = old.is_some_and(|old| same(requests.value, before(old).value));
+        if requests.is_empty() || unchanged || spec.f("serviceAccountTokenInSecrets").has() {
+            return Vec::new();
+        }
+        let text = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent \
+                    possible logging of tokens in volume attributes";
+        vec![text.to_owned()]
     }
 }
 
@@ -273,6 +293,18 @@ impl Strategy for CsiStorageCapacity {
             e.immutable(&at.f(field), &before.f(field));
         }
         e.into_vec()
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let topology = At::root(object).f("nodeTopology");
+        let keys = topology.f("matchExpressions").each().map(|expression| expression.f("key"));
+        let expressions =
+            keys.filter_map(|key| Some(format!("{}: {} is {}", key.path, key.s(), node_label(key.s())?)));
+        let labels = topology.f("matchLabels");
+        let fixed = labels
+            .entries()
+            .filter_map(|(key, _)| Some(format!("{}: {}", labels.path.field(key), node_label(key)?)));
+        expressions.chain(fixed).collect()
     }
 }
 

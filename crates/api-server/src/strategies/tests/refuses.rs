@@ -357,3 +357,111 @@ fn classes() {
         &["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"],
     );
 }
+
+#[test]
+fn what_is_odd_though_accepted_is_warned_of() {
+    let warned = |group: &str, resource: &str, object: Value, expected: &[&str]| {
+        let warnings = for_resource(group, resource).strategy.warnings(&object, None);
+        assert_eq!(warnings, expected, "{resource}");
+    };
+    let label = "beta.kubernetes.io/os";
+    let instead = "deprecated since v1.14; use \"kubernetes.io/os\" instead";
+    warned(
+        "",
+        "resourcequotas",
+        json!({"spec": {"hard": {"cpu": "2", "limits.cpu": "1", "limits.memory": "1Gi"}}}),
+        &["ResourceQuota cpu (2) should be less than limits.cpu (1)"],
+    );
+    warned(
+        "node.k8s.io",
+        "runtimeclasses",
+        json!({"scheduling": {"nodeSelector": {label: "linux"}}}),
+        &[&format!("scheduling.nodeSelector: {instead}")],
+    );
+    let topologies = json!({"allowedTopologies": [{"matchLabelExpressions": [{"key": label}]}]});
+    warned(
+        "storage.k8s.io",
+        "storageclasses",
+        topologies,
+        &[&format!("allowedTopologies[0].matchLabelExpressions[0].key: {instead}")],
+    );
+    let capacity =
+        json!({"nodeTopology": {"matchLabels": {label: "x"}, "matchExpressions": [{"key": label}]}});
+    warned(
+        "storage.k8s.io",
+        "csistoragecapacities",
+        capacity,
+        &[
+            &format!("nodeTopology.matchExpressions[0].key: {label} is {instead}"),
+            &format!("nodeTopology.matchLabels.{label}: {instead}"),
+        ],
+    );
+    let slice = json!({"addressType": "FQDN", "endpoints": [{"addresses": ["010.0.0.1"]}]});
+    warned(
+        "discovery.k8s.io",
+        "endpointslices",
+        slice,
+        &[
+            "spec.addressType: FQDN endpoints are deprecated",
+            "endpoints[0].addresses[0]: non-standard IP address \"010.0.0.1\" is invalid: use \"10.0.0.1\"",
+        ],
+    );
+    warned(
+        "resource.k8s.io",
+        "resourceslices",
+        json!({"spec": {"driver": "A.example.com"}}),
+        &["spec.driver: driver names should be lowercase; \"A.example.com\" contains uppercase characters"],
+    );
+    let policy = json!({"spec": {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.1/8"}}]}]}});
+    warned(
+        "networking.k8s.io",
+        "networkpolicies",
+        policy,
+        &[
+            "spec.egress[0].to[0].ipBlock.cidr: CIDR value \"10.0.0.1/8\" is ambiguous in this context (should be \
+         \"10.0.0.0/8\" or \"10.0.0.1/32\"?)",
+        ],
+    );
+    let driver = json!({"spec": {"tokenRequests": [{"audience": "a"}]}});
+    assert_eq!(for_resource("storage.k8s.io", "csidrivers").strategy.warnings(&driver, None).len(), 1);
+}
+
+#[test]
+fn device_requests_and_slices_are_checked() {
+    let request = json!({"name": "gpu", "exactly": {"deviceClassName": "c", "selectors": [{}], "allocationMode": "All", "count": 2}});
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [request, {"name": "gpu"}],
+        "config": [{"opaque": {"driver": "d.example.com", "parameters": [1]}}]}}});
+    check(
+        "resource.k8s.io",
+        "resourceclaims",
+        claim,
+        &[
+            "spec.devices.requests[0].exactly.selectors[0].cel: Required value",
+            "spec.devices.requests[0].exactly.count: Invalid value: 2: must not be specified when allocationMode is 'All'",
+            "spec.devices.requests[1]: Required value: exactly one of `exactly` or `firstAvailable` is required",
+            "spec.devices.requests[1]: Duplicate value: \"gpu\"",
+            "spec.devices.config[0].opaque.parameters: Invalid value: \"<value omitted>\": must be a valid JSON object",
+        ],
+    );
+    let slice = json!({"metadata": {"name": "s"}, "spec": {"driver": "d.example.com", "allNodes": true, "nodeName": "n",
+        "pool": {"name": "p", "resourceSliceCount": 1}, "devices": [{"name": "a", "attributes": {
+            "version": {"version": "1.2"}, "x/y": {"int": 1, "bool": true}}}]}});
+    check(
+        "resource.k8s.io",
+        "resourceslices",
+        slice,
+        &[
+            "spec: Invalid value: \"{`nodeName`, `allNodes`}\": exactly one of `nodeName`, `nodeSelector`, `allNodes`, \
+         `perDeviceNodeSelection` is required, but multiple fields are set",
+            "spec.devices[0].attributes[version].version: Invalid value: \"1.2\": must be a string compatible with semver.org spec 2.0.0",
+            "spec.devices[0].attributes[x/y]: Invalid value: {\"bool\":true,\"int\":1}: exactly one value must be specified",
+        ],
+    );
+    let class = json!({"metadata": {"name": "c"}, "spec": {"extendedResourceName": "cpu"}});
+    check(
+        "resource.k8s.io",
+        "deviceclasses",
+        class,
+        &["spec.extendedResourceName: Invalid value: \"cpu\": must be a valid extended resource name"],
+    );
+}
