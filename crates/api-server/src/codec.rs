@@ -136,13 +136,28 @@ fn check_kind(object: &mut Value, expected: &Gvk) -> Result<(), StatusError> {
     let api_version = expected.api_version();
     let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (given_version, given_kind) = (text("apiVersion"), text("kind"));
+    let given = Gvk::from_api_version(
+        if given_version.is_empty() { &api_version } else { &given_version },
+        if given_kind.is_empty() { &expected.kind } else { &given_kind },
+    );
+    let known = |gvk: &Gvk| keelson_schema::builtin().for_gvk(gvk).is_some();
+    if given.group != expected.group && known(expected) && !known(&given) {
+        return Err(StatusError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: no kind {:?} is registered for version {:?} in scheme \
+             \"pkg/api/legacyscheme/scheme.go:30\"",
+            given.kind,
+            given.version,
+            expected.kind,
+            given.kind,
+            given.api_version()
+        )));
+    }
     if !given_version.is_empty() && given_version != api_version {
         return Err(StatusError::bad_request(format!(
             "the API version in the data ({given_version}) does not match the expected API version ({api_version})"
         )));
     }
     if !given_kind.is_empty() && given_kind != expected.kind {
-        let given = Gvk::new(expected.group.as_str(), expected.version.as_str(), given_kind.as_str());
         return Err(StatusError::bad_request(format!(
             "{given_kind} in version {:?} cannot be handled as a {}: converting ({given}) to ({expected}): unknown conversion",
             expected.version, expected.kind
@@ -163,7 +178,10 @@ pub async fn delete_options(call: &mut Call) -> Result<DeleteOptions, StatusErro
         false => {
             let ty = keelson_schema::builtin().by_name("meta.v1.DeleteOptions");
             let ty = ty.ok_or_else(|| StatusError::internal("no schema of DeleteOptions"))?;
-            Some(decode_any(call.content_type(), &body, "DeleteOptions", ty)?.0)
+            let (mut options, _) = decode_any(call.content_type(), &body, "DeleteOptions", ty)?;
+            prune::check(ty, &mut options, FieldValidation::Ignore)
+                .map_err(|e| StatusError::bad_request(e.request_message("v1", "DeleteOptions", &body)))?;
+            Some(options)
         }
     };
     DeleteOptions::parse(body, &call.query)

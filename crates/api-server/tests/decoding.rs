@@ -80,6 +80,17 @@ async fn bodies_that_are_no_objects_are_summarized() {
         let reply = admin.send(Method::POST, CONFIG_MAPS, "application/json", body).await;
         assert_eq!(reply.expect(400)["message"], message);
     }
+    let reply = admin.post(CONFIG_MAPS, &json!({"apiVersion": "foo.example.com/v1", "kind": "Foo"})).await;
+    reply.refused(400, "BadRequest", "no kind \"Foo\" is registered for version \"foo.example.com/v1\"");
+    let reply = admin.post(CONFIG_MAPS, &json!({"apiVersion": "v2", "kind": "ConfigMap"})).await;
+    reply.refused(400, "BadRequest", "does not match the expected API version (v1)");
+    let options = json!({"gracePeriodSeconds": "soon"});
+    let reply = admin.delete(&format!("{CONFIG_MAPS}/x"), Some(options)).await;
+    reply.refused(
+        400,
+        "BadRequest",
+        "cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds",
+    );
     for kind in ["application/cbor", "application/x-yaml", "text/plain"] {
         let reply = admin.send(Method::POST, CONFIG_MAPS, kind, "x").await;
         reply.refused(415, "UnsupportedMediaType", "application/json, application/yaml");

@@ -292,6 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn messages_and_events_are_encoded_once() {
+        let ty = keelson_schema::builtin().for_kind("", "v1", "ConfigMap").unwrap();
+        let bytes =
+            Bytes::from_static(br#"{"metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#);
+        let entry = Arc::new(Entry::new("n/x".into(), 7, bytes, Labels::default(), Box::default()));
+        let (one, two) = (entry.message(ty).unwrap(), entry.message(ty).unwrap());
+        assert_eq!(one.as_ptr(), two.as_ptr());
+        let object = proto::decode(ty, &one).unwrap();
+        assert_eq!(object, serde_json::from_slice::<Value>(&entry.bytes).unwrap());
+        let event = CacheEvent::new(ChangeKind::Added, 7, entry, None);
+        let frame = |seen| event.message(seen, |entry| entry.message(ty).unwrap().to_vec().into());
+        assert_eq!(frame(ChangeKind::Added).as_ptr(), frame(ChangeKind::Added).as_ptr());
+        assert_eq!(event.line(ChangeKind::Added).as_ptr(), event.line(ChangeKind::Added).as_ptr());
+        let odd = Entry::bare(Bytes::from_static(br#"{"metadata":7}"#));
+        assert_eq!(odd.message(ty), None);
+    }
+
+    #[test]
     fn labels_are_found_whatever_their_order() {
         let head: Head =
             serde_json::from_str(r#"{"metadata":{"labels":{"b":"2","a":"1"}},"spec":{}}"#).unwrap();
