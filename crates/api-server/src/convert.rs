@@ -1,22 +1,25 @@
 //! Conversion between a served version and the one that is stored.
 //!
-//! The generic path, strategies and admission see the stored version alone; requests and responses
-//! are converted at the edge. Most kinds have one version and pay nothing.
+//! Of built-in kinds, the generic path, strategies and admission see the stored version alone; requests and
+//! responses are converted at the edge. Of custom resources they see the version of the request, for each has a schema
+//! of its own: what the store holds is converted where it is read and written ([`shown`], [`to_storage`]). Most kinds
+//! have one version and pay nothing.
 
 mod autoscaling;
 mod events;
+mod store;
 
 use std::borrow::Cow;
 
 use serde_json::Value;
+
+pub use store::{shown, to_storage};
 
 /// How a version relates to the stored one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conversion {
     /// It is the stored one.
     Identity,
-    /// The same fields under another `apiVersion` (custom resources without a converter).
-    Rename { served: String, stored: String },
     /// `events.k8s.io/v1` over core events.
     Events,
     /// `autoscaling/v1` over `autoscaling/v2`.
@@ -40,7 +43,6 @@ impl Conversion {
     pub fn stored_api_version<'a>(&'a self, served: &'a str) -> &'a str {
         match self {
             Self::Identity => served,
-            Self::Rename { stored, .. } => stored,
             Self::Events => "v1",
             Self::Autoscaling => "autoscaling/v2",
         }
@@ -49,7 +51,6 @@ impl Conversion {
     pub fn to_stored(&self, object: Value) -> Value {
         match self {
             Self::Identity => object,
-            Self::Rename { stored, .. } => renamed(object, stored),
             Self::Events => events::to_core(object),
             Self::Autoscaling => autoscaling::to_v2(object),
         }
@@ -58,7 +59,6 @@ impl Conversion {
     pub fn to_served(&self, object: Value) -> Value {
         match self {
             Self::Identity => object,
-            Self::Rename { served, .. } => renamed(object, served),
             Self::Events => events::to_events_group(object),
             Self::Autoscaling => autoscaling::to_v1(object),
         }
@@ -81,13 +81,6 @@ impl Conversion {
             ),
         }
     }
-}
-
-fn renamed(mut object: Value, api_version: &str) -> Value {
-    if let Some(map) = object.as_object_mut() {
-        map.insert("apiVersion".into(), api_version.into());
-    }
-    object
 }
 
 /// Moves a field under another name.

@@ -3,11 +3,14 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, StatusCode};
 use keelson_api_types::StatusError;
 use keelson_api_types::gvk::api_version;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
@@ -148,7 +151,7 @@ fn push_resource(resource: &Resource, out: &mut Vec<Value>) {
         "singularName": resource.singular,
         "namespaced": resource.namespaced,
         "kind": resource.gvk.kind,
-        "verbs": resource.verbs,
+        "verbs": verbs(resource),
     });
     if !resource.short_names.is_empty() {
         value["shortNames"] = json!(resource.short_names);
@@ -157,8 +160,8 @@ fn push_resource(resource: &Resource, out: &mut Vec<Value>) {
         value["categories"] = json!(resource.categories);
     }
     if resource.is_stored() {
-        value["storageVersionHash"] =
-            hash(&(&resource.gvr.group, &resource.gvk.kind, &resource.gvr.version)).into();
+        let stored = resource.custom.as_ref().map_or(&resource.gvr.version, |c| &c.stored_version);
+        value["storageVersionHash"] = storage_hash(&resource.gvr.group, stored, &resource.gvk.kind).into();
     }
     out.push(value);
     for sub in &resource.subresources {
@@ -177,11 +180,18 @@ fn push_resource(resource: &Resource, out: &mut Vec<Value>) {
     }
 }
 
-fn hash(of: &impl Hash) -> String {
-    use base64::Engine;
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    base64::engine::general_purpose::STANDARD.encode(hasher.finish().to_be_bytes())
+/// The verbs that clients are told of.
+fn verbs(resource: &Resource) -> Vec<&str> {
+    match &resource.custom {
+        Some(custom) => custom.verbs().to_vec(),
+        None => resource.verbs.iter().map(String::as_str).collect(),
+    }
+}
+
+/// Upstream's hash of a storage version.
+fn storage_hash(group: &str, version: &str, kind: &str) -> String {
+    let digest = Sha256::digest(format!("{group}/{version}/{kind}"));
+    STANDARD.encode(&digest[..8])
 }
 
 fn is_aggregated(call: &Call) -> bool {
@@ -245,7 +255,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
         "responseKind": kind(&resource.gvk),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular,
-        "verbs": resource.verbs,
+        "verbs": verbs(resource),
     });
     if !resource.short_names.is_empty() {
         value["shortNames"] = json!(resource.short_names);

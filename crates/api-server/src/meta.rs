@@ -217,6 +217,27 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// What is wrong with the metadata of a resource inside of another, at `path`.
+pub fn validate_embedded(resource: &Value, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (field, messages) in [
+        ("generateName", names::path_segment_prefix(text(resource, "generateName"))),
+        ("name", names::path_segment_name(text(resource, "name"))),
+        ("namespace", names::dns1123_label(text(resource, "namespace"))),
+    ] {
+        let value = text(resource, field);
+        let messages = messages.into_iter().filter(|_| !value.is_empty());
+        errors.extend(messages.map(|m| FieldError::invalid(format!("metadata.{field}"), value, m)));
+    }
+    validate_maps(resource, &mut errors);
+    validate_owners(resource, &mut errors);
+    validate_finalizers(resource, false, &mut errors);
+    for error in &mut errors {
+        error.path = error.path.replacen("metadata", path, 1);
+    }
+    errors
+}
+
 fn validate_maps(object: &Value, errors: &mut Vec<FieldError>) {
     let map = |name| field(object, name).and_then(Value::as_object).into_iter().flatten();
     for (key, value) in map("labels") {

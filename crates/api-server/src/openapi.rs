@@ -31,7 +31,7 @@ pub fn serve(app: &Arc<App>, call: &Call) -> Option<Result<Response, StatusError
     Some(document)
 }
 
-fn custom(app: &App) -> Vec<CrdSchema> {
+fn custom(app: &App) -> Vec<Arc<CrdSchema>> {
     app.registry.all().iter().filter_map(|r| r.custom.as_ref().map(|c| c.schema.clone())).collect()
 }
 

@@ -109,9 +109,6 @@ impl Resource {
     /// The schema of stored objects.
     pub fn stored_type(&self) -> &keelson_schema::Type {
         let builtin = |group, version| keelson_schema::builtin().for_kind(group, version, &self.gvk.kind);
-        if let Some(custom) = &self.custom {
-            return &custom.stored_type;
-        }
         let other = match self.conversion {
             Conversion::Events => builtin("", "v1"),
             Conversion::Autoscaling => builtin("autoscaling", "v2"),

@@ -165,6 +165,8 @@ impl FieldError {
             s.push_str(": ");
             match value {
                 Value::String(v) => s.push_str(&gofmt::quote(v)),
+                Value::Null => s.push_str("\"null\""),
+                Value::Number(n) if n.is_f64() => s.push_str(&gofmt::float(n.as_f64().unwrap_or_default())),
                 other => s.push_str(&gofmt::json(other)),
             }
         }

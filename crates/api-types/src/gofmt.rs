@@ -34,6 +34,18 @@ pub fn quote(s: &str) -> String {
     out
 }
 
+/// Go's `%v` of a float: the shortest digits, with an exponent from 1e+06 on and below 1e-4.
+pub fn float(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if (-4..6).contains(&exponent) {
+        return format!("{value}");
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
 /// Go's `json.Marshal`: sorted keys (serde_json's map has them), and `<`, `>`, `&` escaped.
 pub fn json(value: &Value) -> String {
     let plain = value.to_string();

@@ -108,8 +108,7 @@ pub fn apply(
             manager.api_version
         )));
     }
-    atom::validate(Ref::new(ty), applied)
-        .map_err(|problem| ApplyError::Typed { object: describe(applied), problem })?;
+    typed(ty, applied)?;
     let live = without_managed(ty, live);
     let mut managers = Managers::decode(live.1);
     let live = &*live.0;
@@ -129,6 +128,12 @@ pub fn apply(
         }
         other => other,
     }
+}
+
+/// Whether an object fits its schema: whoever applies may not leave that to pruning.
+pub fn typed(ty: &Type, applied: &Value) -> Result<(), ApplyError> {
+    atom::validate(Ref::new(ty), applied)
+        .map_err(|problem| ApplyError::Typed { object: describe(applied), problem })
 }
 
 /// Records in `new`'s `managedFields` what this create, update or patch changed since `old` (None on create).

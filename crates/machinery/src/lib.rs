@@ -19,4 +19,4 @@ pub use apply::ApplyError;
 pub use decode::DecodeError;
 pub use patch::PatchError;
 pub use prune::FieldValidation;
-pub use validate::validate_schema;
+pub use validate::{embedded_resources, validate_lists, validate_schema};

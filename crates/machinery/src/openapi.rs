@@ -10,6 +10,7 @@ use keelson_api_types::resources::{self, ResourceInfo};
 use paths::{Operations, PathItem};
 use schemas::{Refs, Style};
 use serde_json::{Value, json};
+use std::sync::{Arc, OnceLock};
 
 /// A served version of a custom resource.
 #[derive(Clone, Debug, Default)]
@@ -24,11 +25,32 @@ pub struct CrdSchema {
     pub schema: Value,
     pub has_status: bool,
     pub has_scale: bool,
+    /// Fields that select, without the leading dot.
+    pub selectable: Vec<String>,
+    /// Of all the above, made on first use.
+    pub hash: OnceLock<String>,
+}
+
+impl CrdSchema {
+    fn hash(&self) -> &str {
+        self.hash.get_or_init(|| {
+            let mut hash = Fnv::default();
+            for text in [&self.group, &self.version, &self.kind, &self.list_kind, &self.plural] {
+                hash.add(text);
+            }
+            hash.add(&format!(
+                "{}{}{}{:?}",
+                self.namespaced, self.has_status, self.has_scale, self.selectable
+            ));
+            hash.add(&self.schema.to_string());
+            hash.hex()
+        })
+    }
 }
 
 /// What `/openapi/v3` answers: where each group and version's document is. The hash in the address changes
 /// with the content, so that clients may cache by it.
-pub fn v3_index(extra: &[CrdSchema]) -> Value {
+pub fn v3_index(extra: &[Arc<CrdSchema>]) -> Value {
     let mut paths = serde_json::Map::new();
     let builtin = resources::ALL.iter().map(|r| (r.group, r.version));
     let custom = extra.iter().map(|c| (c.group.as_str(), c.version.as_str()));
@@ -44,7 +66,7 @@ pub fn v3_index(extra: &[CrdSchema]) -> Value {
 }
 
 /// The hash of one v3 document, in upper-case hex like upstream's; also fit for its ETag.
-pub fn v3_hash(group: &str, version: &str, extra: &[CrdSchema]) -> String {
+pub fn v3_hash(group: &str, version: &str, extra: &[Arc<CrdSchema>]) -> String {
     let mut hash = Fnv::default();
     hash.add(env!("CARGO_PKG_VERSION"));
     hash.add(include_str!("openapi/schemas.rs"));
@@ -52,29 +74,29 @@ pub fn v3_hash(group: &str, version: &str, extra: &[CrdSchema]) -> String {
     hash.add(group);
     hash.add(version);
     for c in extra.iter().filter(|c| c.group == group && c.version == version) {
-        hash.add_crd(c);
+        hash.add(c.hash());
     }
     hash.hex()
 }
 
 /// The hash of the v2 document.
-pub fn v2_hash(extra: &[CrdSchema]) -> String {
+pub fn v2_hash(extra: &[Arc<CrdSchema>]) -> String {
     let mut hash = Fnv::default();
     hash.add(env!("CARGO_PKG_VERSION"));
     hash.add(include_str!("openapi/schemas.rs"));
     hash.add(include_str!("openapi/paths.rs"));
-    extra.iter().for_each(|c| hash.add_crd(c));
+    extra.iter().for_each(|c| hash.add(c.hash()));
     hash.hex()
 }
 
 /// The v3 document of a group and version as JSON; None when nothing is served under it.
-pub fn v3(group: &str, version: &str, extra: &[CrdSchema]) -> Option<Vec<u8>> {
+pub fn v3(group: &str, version: &str, extra: &[Arc<CrdSchema>]) -> Option<Vec<u8>> {
     let served = |g: &str, v: &str| g == group && v == version;
     let items: Vec<PathItem> = resources::ALL
         .iter()
         .filter(|r| served(r.group, r.version))
         .map(builtin_item)
-        .chain(extra.iter().filter(|c| served(&c.group, &c.version)).map(crd::item))
+        .chain(extra.iter().filter(|c| served(&c.group, &c.version)).map(|c| crd::item(c)))
         .collect();
     if items.is_empty() {
         return None;
@@ -94,9 +116,9 @@ pub fn v3(group: &str, version: &str, extra: &[CrdSchema]) -> Option<Vec<u8>> {
 }
 
 /// The v2 document as JSON.
-pub fn v2(extra: &[CrdSchema]) -> Vec<u8> {
+pub fn v2(extra: &[Arc<CrdSchema>]) -> Vec<u8> {
     let items: Vec<PathItem> =
-        resources::ALL.iter().map(builtin_item).chain(extra.iter().map(crd::item)).collect();
+        resources::ALL.iter().map(builtin_item).chain(extra.iter().map(|c| crd::item(c))).collect();
     let mut out = Writer::new(r#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"unversioned"}"#);
     let mut refs = Refs::default();
     out.open("paths");
@@ -120,7 +142,7 @@ fn write_paths(out: &mut Writer, items: &[PathItem], style: Style, refs: &mut Re
 
 fn write_schemas(
     out: &mut Writer,
-    extra: &[CrdSchema],
+    extra: &[Arc<CrdSchema>],
     style: Style,
     mut refs: Refs,
     only: Option<(&str, &str)>,
@@ -214,14 +236,6 @@ impl Fnv {
             self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
             self.1 = (self.1 ^ u64::from(b).rotate_left(7)).wrapping_mul(0x0000_0100_0000_01b3);
         }
-    }
-
-    fn add_crd(&mut self, c: &CrdSchema) {
-        for text in [&c.group, &c.version, &c.kind, &c.list_kind, &c.plural] {
-            self.add(text);
-        }
-        self.add(&format!("{}{}{}", c.namespaced, c.has_status, c.has_scale));
-        self.add(&c.schema.to_string());
     }
 
     fn hex(&self) -> String {

@@ -6,8 +6,9 @@ pub use scalar::kind as kind_of;
 
 use crate::decode::DecodeError;
 use crate::path::{Path, Step};
+use keelson_api_types::FieldError;
 use keelson_api_types::gofmt::quote;
-use keelson_schema::{Field, List, Map as MapType, Object, Shape, Type};
+use keelson_schema::{Field, Link, List, Map as MapType, Object, Shape, Type};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
@@ -45,7 +46,36 @@ pub fn check(ty: &Type, value: &mut Value, mode: FieldValidation) -> Result<Vec<
     let mut walk = Walk { unknown: Vec::new(), collect: mode != FieldValidation::Ignore };
     let at = At { path: &Path::ROOT, owner: None, go: "" };
     walk.value(ty, value, at)?;
+    if is_custom(ty) {
+        // Metadata is decoded before the rest is pruned, and what is pruned comes sorted.
+        let of_metadata = |m: &String| m.starts_with("unknown field \"metadata.");
+        walk.unknown.sort_by(|a, b| (!of_metadata(a), a).cmp(&(!of_metadata(b), b)));
+    }
     Ok(walk.unknown)
+}
+
+/// Whether a type came with a CRD.
+pub fn is_custom(ty: &Type) -> bool {
+    ty.as_object().is_some_and(|o| o.name.is_empty())
+}
+
+/// Brings a stored custom object up to its schema: what the schema does not know goes, malformed metadata too, and
+/// defaults come. Returns whether that changed it.
+pub fn renew(ty: &Type, value: &mut Value) -> bool {
+    let before = value.clone();
+    if let (Some(meta), Some(fields)) =
+        (ty.field("metadata"), value.get_mut("metadata").and_then(Value::as_object_mut))
+    {
+        fields.retain(|key, value| {
+            let mut alone = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
+            check(&meta.ty, &mut alone, FieldValidation::Ignore).is_ok()
+        });
+        fields.entry("generation").or_insert_with(|| 1.into());
+    }
+    // What is left to refuse are embedded resources, which are validated when they are written next.
+    let _ = check(ty, value, FieldValidation::Ignore);
+    default(ty, value);
+    *value != before
 }
 
 /// Decides about what `check` and the decoder found: under `Strict` anything is an error, otherwise it comes back
@@ -163,12 +193,24 @@ impl Walk {
                 continue;
             };
             if value.is_null() {
-                if !custom && !matches!(field.ty.shape, Shape::Any) {
+                let kept = match &field.ty {
+                    // A default takes its place, or a schema allows it.
+                    Link::Owned(ty) if custom => ty.nullable || field.default.is_some(),
+                    ty => matches!(ty.shape, Shape::Any),
+                };
+                if !kept {
                     stale.push(key.clone());
                 }
                 continue;
             }
-            let path = at.path.then(Step::Field(&field.name));
+            let own = custom && !matches!(field.ty, Link::Owned(_));
+            if own && key != "metadata" && !value.is_string() && !at.path.is_root() {
+                let path = at.path.then(Step::Field(key)).bracketed();
+                let error = FieldError::invalid(path, value.clone(), "must be a string");
+                return Err(DecodeError::Type(error.to_string()));
+            }
+            let step = if own { Step::Apart(&field.name) } else { Step::Field(&field.name) };
+            let path = at.path.then(step);
             self.value(&field.ty, value, At { path: &path, owner: Some(object), go: field.go_type })?;
         }
         for key in &stale {
@@ -188,6 +230,9 @@ impl Walk {
 
     fn map(&mut self, ty: &MapType, map: &mut Map<String, Value>, at: At<'_>) -> Result<(), DecodeError> {
         let go = at.go.strip_prefix("map[string]").unwrap_or_default();
+        if at.owner.is_some_and(|o| o.name.is_empty()) {
+            map.retain(|_, v| !v.is_null() || ty.value.nullable);
+        }
         for (key, value) in map.iter_mut() {
             let path = at.path.then(Step::Key(key));
             self.element(&ty.value, value, At { path: &path, go, ..at })?;

@@ -1,122 +1,111 @@
-//! A CRD's value validation: types, required fields and the OpenAPI rules, in upstream's words.
+//! A CRD's value validation in upstream's words: the OpenAPI rules, list types, embedded resources.
 
-mod rules;
+mod check;
+mod formats;
 
-use keelson_api_types::field::{child, index};
-use keelson_api_types::{FieldError, gofmt};
-use keelson_schema::{ListKind, Object, Shape, Type};
+use crate::path::{Path, Step};
+use keelson_api_types::FieldError;
+use keelson_schema::{Link, List, ListKind, Object, Shape, Type};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
-/// Validates a custom resource against its schema. `apiVersion`, `kind` and `metadata` are not looked at:
-/// every object's metadata has its own validation.
-pub fn validate_schema(ty: &Type, value: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    walk(ty, value, "", true, &mut errors);
+/// The path of what has none: messages show it so.
+const NOWHERE: &str = "<nil>";
+
+/// Validates a value, on an update against what was there: what has not changed is not complained about. Field paths
+/// start with `base`, the paths inside of messages do not.
+pub fn validate_schema(ty: &Type, value: &Value, old: Option<&Value>, base: &str) -> Vec<FieldError> {
+    let mut errors = check::walk(ty, value, old, &Path::ROOT).errors;
+    for error in &mut errors {
+        let below = error.path.trim_start_matches('.');
+        error.path = match (base, below) {
+            ("", "" | NOWHERE) => NOWHERE.to_owned(),
+            ("", _) => below.to_owned(),
+            (_, "" | NOWHERE) => base.to_owned(),
+            _ => format!("{base}.{below}"),
+        };
+    }
     errors
 }
 
-fn walk(ty: &Type, value: &Value, path: &str, root: bool, errors: &mut Vec<FieldError>) {
-    if value.is_null() && ty.nullable {
-        return;
+/// Items that sets and map lists must not repeat.
+pub fn validate_lists(ty: &Type, value: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    lists(ty, value, &Path::ROOT, &mut errors);
+    errors
+}
+
+/// Calls `visit` with every embedded resource below the root and its path.
+pub fn embedded_resources(ty: &Type, value: &Value, visit: &mut dyn FnMut(&str, &Value)) {
+    embedded(ty, value, &Path::ROOT, visit);
+}
+
+fn embedded(ty: &Type, value: &Value, path: &Path<'_>, visit: &mut dyn FnMut(&str, &Value)) {
+    if ty.as_object().is_some_and(|o| o.embedded_resource) && value.is_object() {
+        visit(&path.bracketed(), value);
     }
-    if !type_matches(ty, value) {
-        errors.push(type_error(ty, value, path));
-        return;
+    children(ty, value, path, &mut |ty, value, path| embedded(ty, value, path, visit));
+}
+
+fn lists(ty: &Type, value: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    if let (Shape::List(list), Value::Array(items)) = (&ty.shape, value) {
+        repeated(list, items, path, errors);
     }
+    children(ty, value, path, &mut |ty, value, path| lists(ty, value, path, errors));
+}
+
+/// The parts of a value that a schema of the CRD's own describes.
+fn children(ty: &Type, value: &Value, path: &Path<'_>, visit: &mut dyn FnMut(&Type, &Value, &Path<'_>)) {
     match (&ty.shape, value) {
-        (Shape::Object(object), Value::Object(map)) => fields(object, map, path, root, errors),
+        (Shape::Object(object), Value::Object(map)) => {
+            for field in object.fields.iter().filter(|f| matches!(f.ty, Link::Owned(_))) {
+                if let Some(value) = map.get(&*field.name) {
+                    visit(&field.ty, value, &path.then(Step::Field(&field.name)));
+                }
+            }
+        }
         (Shape::Map(m), Value::Object(map)) => {
             for (name, value) in map {
-                walk(&m.value, value, &child(path, name), false, errors);
+                visit(&m.value, value, &path.then(Step::Key(name)));
             }
         }
         (Shape::List(list), Value::Array(items)) => {
             for (i, item) in items.iter().enumerate() {
-                walk(&list.item, item, &index(path, i), false, errors);
+                visit(&list.item, item, &path.then(Step::Index(i)));
             }
-            duplicates(&list.kind, &list.item, items, path, errors);
         }
         _ => {}
     }
-    if let Some(r) = &ty.rules {
-        rules::check(r, ty, value, path, errors);
+}
+
+/// Each identity is complained about once, where it is repeated first.
+fn repeated(list: &List, items: &[Value], path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let at = |i: usize| path.then(Step::Index(i)).bracketed();
+    if let ListKind::Map(_) = list.kind
+        && let Some(i) = items.iter().position(|item| !item.is_object() && !item.is_null())
+    {
+        let detail = "must be an object for an array of list-type map";
+        return errors.push(FieldError::invalid(at(i), items[i].clone(), detail));
     }
-}
-
-fn fields(object: &Object, map: &Map<String, Value>, path: &str, root: bool, errors: &mut Vec<FieldError>) {
-    for field in &object.fields {
-        let own = matches!(&*field.name, "apiVersion" | "kind" | "metadata");
-        if own && (root || object.embedded_resource) {
-            continue;
-        }
-        match map.get(&*field.name) {
-            Some(value) => walk(&field.ty, value, &child(path, &field.name), false, errors),
-            None if field.required => errors.push(FieldError::required(child(path, &field.name), "")),
-            None => {}
-        }
-    }
-}
-
-fn type_matches(ty: &Type, value: &Value) -> bool {
-    match &ty.shape {
-        Shape::Object(_) | Shape::Map(_) | Shape::RawExtension => value.is_object(),
-        Shape::List(_) => value.is_array(),
-        Shape::String | Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Duration => value.is_string(),
-        // An integral float counts as an integer, as in JSON Schema.
-        Shape::Int32 | Shape::Int64 => value.as_f64().is_some_and(|n| n.fract() == 0.0),
-        Shape::Float => value.is_number(),
-        Shape::Bool => value.is_boolean(),
-        Shape::IntOrString | Shape::Quantity => {
-            value.is_string() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
-        }
-        Shape::Any | Shape::FieldsV1 => true,
-    }
-}
-
-fn type_error(ty: &Type, value: &Value, path: &str) -> FieldError {
-    let wanted = match &ty.shape {
-        Shape::List(_) => "array",
-        Shape::Int32 | Shape::Int64 => "integer",
-        Shape::Float => "number",
-        Shape::Bool => "boolean",
-        Shape::IntOrString | Shape::Quantity => "integer,string",
-        Shape::Object(_) | Shape::Map(_) | Shape::RawExtension => "object",
-        _ => "string",
-    };
-    let found = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(n) if n.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
-    let detail = format!("{path} in body must be of type {wanted}: {}", gofmt::quote(found));
-    FieldError::type_invalid(path, found, detail)
-}
-
-/// Items that sets and map lists must not repeat.
-fn duplicates(kind: &ListKind, item: &Type, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
-    let mut seen = HashSet::new();
-    for (i, value) in items.iter().enumerate() {
-        let identity = match kind {
+    let (mut once, mut twice) = (HashSet::new(), HashSet::new());
+    for (i, item) in items.iter().enumerate() {
+        let identity = match &list.kind {
             ListKind::Atomic => return,
-            ListKind::Set => value.clone(),
+            ListKind::Set => item.clone(),
             ListKind::Map(keys) => {
-                let mut picked = Map::new();
-                for name in keys {
-                    let default = || item.field(name).and_then(|f| f.default.as_deref());
-                    if let Some(v) = value.get(&**name).or_else(default) {
-                        picked.insert(name.clone().into_owned(), v.clone());
-                    }
-                }
-                Value::Object(picked)
+                let found =
+                    keys.iter().filter_map(|k| Some((k.clone().into_owned(), item.get(&**k)?.clone())));
+                Value::Object(found.collect::<Map<_, _>>())
             }
         };
-        if !seen.insert(identity.to_string()) {
-            errors.push(FieldError::duplicate(index(path, i), identity));
+        let text = identity.to_string();
+        if !once.insert(text.clone()) && twice.insert(text) {
+            errors.push(FieldError::duplicate(at(i), identity));
         }
     }
+}
+
+/// The schema's own words on a field that every resource has, where it has any.
+fn restriction<'a>(object: &'a Object, name: &str) -> Option<&'a Type> {
+    object.restricted.iter().find(|f| f.name == name).map(|f| &*f.ty)
 }

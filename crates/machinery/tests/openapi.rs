@@ -2,6 +2,7 @@ use keelson_api_types::resources;
 use keelson_machinery::openapi::{CrdSchema, v2, v3, v3_hash, v3_index};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 fn document(group: &str, version: &str) -> Value {
     serde_json::from_slice(&v3(group, version, &[]).expect("served")).expect("JSON")
@@ -96,7 +97,7 @@ fn operation_ids_do_not_repeat() {
 fn v2_is_whole_and_carries_crds() {
     let schema = json!({"type": "object", "description": "Foo", "properties": {
         "spec": {"type": "object", "required": ["a"], "properties": {"a": {"type": "string", "nullable": true}, "raw": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}},
-        "obj": {"type": "object", "x-kubernetes-embedded-resource": true}}});
+        "obj": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"spec": {"type": "object"}}}}});
     let crd = CrdSchema {
         group: "stable.example.com".into(),
         version: "v1".into(),
@@ -107,8 +108,9 @@ fn v2_is_whole_and_carries_crds() {
         schema,
         has_status: true,
         has_scale: true,
+        ..CrdSchema::default()
     };
-    let doc: Value = serde_json::from_slice(&v2(std::slice::from_ref(&crd))).expect("JSON");
+    let doc: Value = serde_json::from_slice(&v2(&[Arc::new(crd.clone())])).expect("JSON");
     resolves(&doc);
     let foo = &doc["definitions"]["com.example.stable.v1.Foo"];
     assert_eq!(
@@ -123,7 +125,8 @@ fn v2_is_whole_and_carries_crds() {
     );
     let bare = CrdSchema { schema: Value::Null, ..crd.clone() };
     let doc: Value =
-        serde_json::from_slice(&v3("stable.example.com", "v1", &[bare]).expect("served")).expect("JSON");
+        serde_json::from_slice(&v3("stable.example.com", "v1", &[Arc::new(bare)]).expect("served"))
+            .expect("JSON");
     resolves(&doc);
     let foo = &doc["components"]["schemas"]["com.example.stable.v1.Foo"];
     assert_eq!(foo["type"], "object");
@@ -131,5 +134,8 @@ fn v2_is_whole_and_carries_crds() {
     assert!(
         doc["paths"].get("/apis/stable.example.com/v1/namespaces/{namespace}/foos/{name}/scale").is_some()
     );
-    assert_ne!(v3_hash("stable.example.com", "v1", &[]), v3_hash("stable.example.com", "v1", &[crd]));
+    assert_ne!(
+        v3_hash("stable.example.com", "v1", &[]),
+        v3_hash("stable.example.com", "v1", &[Arc::new(crd)])
+    );
 }

@@ -1,10 +1,43 @@
 //! A CRD's structural OpenAPI v3 schema as a [`Type`].
 
 use crate::model::{Field, Link, List, ListKind, Map, Object, Patch, Rules, Shape, Type};
+use crate::pattern::Pattern;
 use crate::registry::builtin;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// The formats of strings, without dashes.
+const FORMATS: [&str; 26] = [
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+    "k8slongname",
+];
+
+const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 
 /// Why a schema is not one that we can serve; `path` is where in the schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +53,7 @@ pub fn from_json_schema(schema: &Value) -> Result<Type, SchemaError> {
     let mut ty = convert(schema, "openAPIV3Schema")?;
     if let Shape::Object(object) = &mut ty.shape {
         add_object_fields(object);
-    } else if flag(schema, "x-kubernetes-preserve-unknown-fields") || schema.get("type").is_none() {
+    } else if flag(schema, PRESERVE) || schema.get("type").is_none() {
         let mut object = Object { preserve_unknown: true, ..Object::default() };
         add_object_fields(&mut object);
         ty.shape = Shape::Object(object);
@@ -50,7 +83,7 @@ fn shape(schema: &Value, path: &str) -> Result<Shape, SchemaError> {
     if flag(schema, "x-kubernetes-int-or-string") {
         return Ok(Shape::IntOrString);
     }
-    let preserve = flag(schema, "x-kubernetes-preserve-unknown-fields");
+    let preserve = flag(schema, PRESERVE);
     let properties = schema.get("properties").is_some();
     match schema.get("type").and_then(Value::as_str) {
         Some("object") => object_shape(schema, path),
@@ -63,7 +96,7 @@ fn shape(schema: &Value, path: &str) -> Result<Shape, SchemaError> {
         Some("number") => Ok(Shape::Float),
         Some("boolean") => Ok(Shape::Bool),
         // Without a type: a value validation (under anyOf and the like), or anything at all.
-        None if properties => {
+        None if properties || schema.get("additionalProperties").is_some() => {
             let mut shape = object_shape(schema, path)?;
             if let Shape::Object(o) = &mut shape {
                 o.preserve_unknown = true;
@@ -81,11 +114,17 @@ fn object_shape(schema: &Value, path: &str) -> Result<Shape, SchemaError> {
     let atomic = text(schema, "x-kubernetes-map-type") == "atomic";
     let properties = schema.get("properties").and_then(Value::as_object);
     match schema.get("additionalProperties") {
-        Some(values @ Value::Object(_)) if properties.is_none_or(|p| p.is_empty()) => {
-            let value = convert(values, &format!("{path}.additionalProperties"))?;
+        Some(values @ (Value::Object(_) | Value::Bool(_))) if properties.is_none_or(|p| p.is_empty()) => {
+            let value = match values {
+                Value::Object(_) => convert(values, &format!("{path}.additionalProperties"))?,
+                // Values without a schema: whatever they are, but the fields of objects are pruned.
+                _ => Type {
+                    rules: Some(Box::new(Rules { untyped: true, ..Rules::default() })),
+                    ..Type::new(Shape::Object(Object::default()))
+                },
+            };
             return Ok(Shape::Map(Map { value: Link::Owned(Arc::new(value)), atomic }));
         }
-        Some(Value::Bool(true)) if properties.is_none() => return Ok(Shape::RawExtension),
         _ => {}
     }
     let required: Vec<&str> = schema
@@ -100,7 +139,7 @@ fn object_shape(schema: &Value, path: &str) -> Result<Shape, SchemaError> {
         let ty = convert(property, &format!("{path}.properties[{name}]"))?;
         fields.push(Field {
             required: required.contains(&name.as_str()),
-            default: property.get("default").filter(|d| !d.is_null() || ty.nullable).cloned().map(Box::new),
+            default: property.get("default").filter(|d| !d.is_null()).cloned().map(Box::new),
             atomic: false,
             ..field(name, Link::Owned(Arc::new(ty)))
         });
@@ -110,7 +149,7 @@ fn object_shape(schema: &Value, path: &str) -> Result<Shape, SchemaError> {
         name: Cow::Borrowed(""),
         fields,
         atomic,
-        preserve_unknown: flag(schema, "x-kubernetes-preserve-unknown-fields"),
+        preserve_unknown: flag(schema, PRESERVE) || schema.get("additionalProperties").is_some(),
         embedded_resource: flag(schema, "x-kubernetes-embedded-resource"),
         ..Object::default()
     };
@@ -121,10 +160,13 @@ fn object_shape(schema: &Value, path: &str) -> Result<Shape, SchemaError> {
 }
 
 fn list_shape(schema: &Value, path: &str) -> Result<Shape, SchemaError> {
-    let item = match schema.get("items") {
+    let mut item = match schema.get("items") {
         Some(items) => convert(items, &format!("{path}.items"))?,
         None => Type::new(Shape::Any),
     };
+    if let (true, Shape::Object(object)) = (flag(schema, PRESERVE), &mut item.shape) {
+        object.preserve_unknown = true;
+    }
     let kind = match text(schema, "x-kubernetes-list-type") {
         "set" => ListKind::Set,
         "map" => {
@@ -148,8 +190,6 @@ fn rules(schema: &Value, path: &str) -> Result<Option<Rules>, SchemaError> {
     let number = |k: &str| schema.get(k).and_then(Value::as_f64);
     let count = |k: &str| schema.get(k).and_then(Value::as_u64).map(|n| n as usize);
     let owned = |k: &str| schema.get(k).and_then(Value::as_str).map(str::to_owned);
-    let typeless = schema.get("type").is_none();
-    let declared = |name: &str| schema.get("properties").is_some_and(|p| p.get(name).is_some());
     let branches = |k: &str| -> Result<Vec<Type>, SchemaError> {
         let list = array(k).into_iter().flatten().enumerate();
         list.map(|(i, s)| convert(s, &format!("{path}.{k}[{i}]"))).collect()
@@ -163,8 +203,8 @@ fn rules(schema: &Value, path: &str) -> Result<Option<Rules>, SchemaError> {
         multiple_of: number("multipleOf"),
         min_length: count("minLength"),
         max_length: count("maxLength"),
-        pattern: owned("pattern"),
-        format: owned("format"),
+        pattern: owned("pattern").filter(|p| !p.is_empty()).map(Pattern::new),
+        format: owned("format").filter(|f| is_known_format(text(schema, "type"), f)),
         min_items: count("minItems"),
         max_items: count("maxItems"),
         unique_items: flag(schema, "uniqueItems"),
@@ -174,9 +214,10 @@ fn rules(schema: &Value, path: &str) -> Result<Option<Rules>, SchemaError> {
             .into_iter()
             .flatten()
             .filter_map(Value::as_str)
-            .filter(|name| typeless || !declared(name))
             .map(str::to_owned)
             .collect(),
+        untyped: schema.get("type").is_none() && !flag(schema, "x-kubernetes-int-or-string"),
+        closed: schema.get("additionalProperties") == Some(&Value::Bool(false)),
         all_of: branches("allOf")?,
         any_of: branches("anyOf")?,
         one_of: branches("oneOf")?,
@@ -186,7 +227,46 @@ fn rules(schema: &Value, path: &str) -> Result<Option<Rules>, SchemaError> {
     Ok(if rules.is_empty() { None } else { Some(rules) })
 }
 
+/// Whether values of a type (empty for none) are checked against a format; unknown ones say nothing.
+pub fn is_known_format(ty: &str, format: &str) -> bool {
+    match ty {
+        "" | "string" => FORMATS.contains(&format.replace('-', "").as_str()),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    }
+}
+
 impl Rules {
+    /// No rules.
+    pub const fn new() -> Rules {
+        Rules {
+            enumeration: Vec::new(),
+            minimum: None,
+            exclusive_minimum: false,
+            maximum: None,
+            exclusive_maximum: false,
+            multiple_of: None,
+            min_length: None,
+            max_length: None,
+            pattern: None,
+            format: None,
+            min_items: None,
+            max_items: None,
+            unique_items: false,
+            min_properties: None,
+            max_properties: None,
+            required: Vec::new(),
+            untyped: false,
+            closed: false,
+            all_of: Vec::new(),
+            any_of: Vec::new(),
+            one_of: Vec::new(),
+            not: None,
+            validations: Vec::new(),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         let numbers = self.minimum.or(self.maximum).or(self.multiple_of).is_some();
         let sizes = [self.min_length, self.max_length, self.min_items, self.max_items];
@@ -195,7 +275,15 @@ impl Rules {
         let texts = self.pattern.is_some() || self.format.is_some();
         let branches = [&self.all_of, &self.any_of, &self.one_of].iter().any(|b| !b.is_empty());
         let lists = !self.enumeration.is_empty() || !self.required.is_empty() || !self.validations.is_empty();
-        !(numbers || counts || texts || branches || lists || self.unique_items || self.not.is_some())
+        !(self.untyped
+            || self.closed
+            || numbers
+            || counts
+            || texts
+            || branches
+            || lists
+            || self.unique_items
+            || self.not.is_some())
     }
 }
 
@@ -204,7 +292,9 @@ fn add_object_fields(object: &mut Object) {
     let string = || Link::Static(&Type { shape: Shape::String, nullable: false, rules: None });
     for (name, ty) in [("apiVersion", string()), ("kind", string()), ("metadata", builtin().object_meta())] {
         match object.fields.binary_search_by(|f| (*f.name).cmp(name)) {
-            Ok(at) => object.fields[at].ty = ty,
+            Ok(at) => {
+                object.restricted.push(std::mem::replace(&mut object.fields[at], field(name, ty)));
+            }
             Err(at) => object.fields.insert(at, field(name, ty)),
         }
     }

@@ -6,11 +6,15 @@
 
 mod json_schema;
 mod model;
+mod pattern;
 mod registry;
+mod structural;
 
-pub use json_schema::{SchemaError, from_json_schema, from_json_schema_fragment};
+pub use json_schema::{SchemaError, from_json_schema, from_json_schema_fragment, is_known_format};
 pub use model::{Field, Layout, Link, List, ListKind, Map, Object, Patch, Rules, Shape, Slot, Type};
+pub use pattern::Pattern;
 pub use registry::{Definition, Registry, builtin, full_name};
+pub use structural::{unsupported, violations};
 
 /// A built-in type: lives as long as the program.
 pub type TypeRef = &'static Type;

@@ -1,5 +1,6 @@
 //! The model: a `Type` is a shape, plus a CRD's value rules where there are any.
 
+use crate::pattern::Pattern;
 use crate::registry::Definition;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -55,6 +56,8 @@ pub struct Object {
     pub preserve_unknown: bool,
     /// `apiVersion`, `kind` and `metadata` are implied (CRDs).
     pub embedded_resource: bool,
+    /// What a CRD's schema itself says of those three; only looked at to validate values.
+    pub restricted: Vec<Field>,
     /// See [`Object::layout`].
     pub layout: OnceLock<Layout>,
 }
@@ -139,15 +142,19 @@ pub struct Rules {
     pub multiple_of: Option<f64>,
     pub min_length: Option<usize>,
     pub max_length: Option<usize>,
-    pub pattern: Option<String>,
+    pub pattern: Option<Pattern>,
     pub format: Option<String>,
     pub min_items: Option<usize>,
     pub max_items: Option<usize>,
     pub unique_items: bool,
     pub min_properties: Option<usize>,
     pub max_properties: Option<usize>,
-    /// Required names where they stand beside no property of that name (in `anyOf` and the like).
+    /// Names that must be present, in the schema's order.
     pub required: Vec<String>,
+    /// The schema names no type: objects and lists are looked into, everything else passes.
+    pub untyped: bool,
+    /// `additionalProperties: false`.
+    pub closed: bool,
     pub all_of: Vec<Type>,
     pub any_of: Vec<Type>,
     pub one_of: Vec<Type>,

@@ -1,7 +1,7 @@
 //! The built-in table is whole, and a CRD's schema becomes the same model.
 
 use keelson_api_types::resources;
-use keelson_schema::{Link, ListKind, Shape, builtin, from_json_schema, full_name};
+use keelson_schema::{Link, ListKind, Shape, builtin, from_json_schema, full_name, violations};
 use serde_json::json;
 
 #[test]
@@ -87,4 +87,18 @@ fn a_bad_schema_names_the_place() {
     assert_eq!(e.to_string(), "schema at openAPIV3Schema.properties[a].type: unsupported type \"text\"");
     assert!(from_json_schema(&json!({"type": "string"})).is_err());
     assert!(from_json_schema(&json!([])).is_err());
+}
+
+#[test]
+fn what_a_junctor_speaks_of_stands_outside_as_well() {
+    let schema = json!({"type": "object", "properties": {"b": {"type": "string"}},
+        "anyOf": [{"properties": {"a": {"minLength": 1}}}, {"properties": {"b": {"minLength": 1}}}]});
+    let found: Vec<String> = violations(&schema, "schema").iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        ["schema.properties[a]: Required value: because it is defined in schema.anyOf[0].properties[a]"]
+    );
+    let either = json!({"type": "object", "properties": {"a": {"x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}]}}});
+    assert!(violations(&either, "schema").is_empty());
 }

@@ -6,9 +6,13 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use keelson_machinery::proto;
 use keelson_schema::Type;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+
+/// Rows are numbered in the order they are made: those of one definition are near one another.
+const MAX_VERSIONS: u64 = 64;
 
 /// An object at one revision. The bytes are shared with every reader and watcher.
 #[derive(Debug)]
@@ -24,17 +28,43 @@ pub struct Entry {
     pub fields: Box<[Box<str>]>,
     /// The protobuf message, made for the first who asks and shared by the rest; empty if it has none.
     message: OnceLock<Bytes>,
+    /// What the store holds, where reading has changed it.
+    raw: Option<Bytes>,
+    /// Other versions of the object, by the row they are of.
+    versions: Mutex<Vec<(u64, Arc<Entry>)>>,
     parsed: OnceLock<Arc<Value>>,
 }
 
 impl Entry {
     pub fn new(key: Arc<str>, revision: u64, bytes: Bytes, labels: Labels, fields: Box<[Box<str>]>) -> Self {
-        Self { key, revision, bytes, labels, fields, message: OnceLock::new(), parsed: OnceLock::new() }
+        let (raw, versions, message, parsed) = Default::default();
+        Self { key, revision, bytes, labels, fields, raw, versions, message, parsed }
     }
 
     /// An object beside the cache: nothing to select by.
     pub fn bare(bytes: Bytes) -> Self {
         Self::new("".into(), 0, bytes, Labels::default(), Box::default())
+    }
+
+    pub fn with_raw(self, raw: Option<Bytes>) -> Self {
+        Self { raw, ..self }
+    }
+
+    /// The object as the store holds it, with its revision.
+    pub fn raw(&self) -> &Bytes {
+        self.raw.as_ref().unwrap_or(&self.bytes)
+    }
+
+    /// The object as converted earlier for a custom resource's row.
+    pub fn remembered(&self, row: u64) -> Option<Arc<Entry>> {
+        self.versions.lock().iter().find(|(id, _)| *id == row).map(|(_, entry)| entry.clone())
+    }
+
+    pub fn remember(&self, row: u64, converted: Arc<Entry>) {
+        let mut versions = self.versions.lock();
+        // Rows of a definition's earlier states are gone.
+        versions.retain(|(id, _)| row.abs_diff(*id) < MAX_VERSIONS && *id != row);
+        versions.push((row, converted));
     }
 
     /// The same object at another revision.
@@ -175,12 +205,7 @@ pub struct CacheEvent {
 }
 
 impl CacheEvent {
-    pub(super) fn new(
-        kind: ChangeKind,
-        revision: u64,
-        entry: Arc<Entry>,
-        previous: Option<Arc<Entry>>,
-    ) -> Self {
+    pub fn new(kind: ChangeKind, revision: u64, entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
         let (lines, messages) = Default::default();
         Self { revision, kind, entry, previous, at: Instant::now(), lines, messages }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use keelson_api_types::StatusError;
 use keelson_store::{Event, EventKind, KeyValue, RangeOptions, Store, WatchItem};
@@ -31,6 +32,16 @@ pub trait Indexer: Send + Sync {
     fn fields(&self, object: &Value) -> Box<[Box<str>]>;
     /// The paths that [`Self::fields`] looks at: an object is read without the rest.
     fn sources(&self) -> Vec<String>;
+
+    /// Whether objects are read whole, to be shown otherwise than they are stored.
+    fn renews(&self) -> bool {
+        false
+    }
+
+    /// Makes a stored object what readers see of it. Returns whether that changed it.
+    fn renew(&self, _object: &mut Value) -> bool {
+        false
+    }
 }
 
 /// What is read of every object of a resource.
@@ -47,10 +58,25 @@ impl Index {
         Arc::new(Self { indexer, wanted })
     }
 
-    /// Labels and selectable fields of an encoded object.
-    pub fn read(&self, bytes: &[u8]) -> serde_json::Result<(Labels, Box<[Box<str>]>)> {
-        let object = self.wanted.read(bytes)?;
-        Ok((Labels::of(&object), self.indexer.fields(&object)))
+    /// The selectable fields of an object.
+    pub fn fields(&self, object: &Value) -> Box<[Box<str>]> {
+        self.indexer.fields(object)
+    }
+
+    /// What the cache keeps of an encoded object with its revision.
+    pub fn read(&self, key: Arc<str>, revision: u64, spliced: Bytes) -> serde_json::Result<Entry> {
+        if !self.indexer.renews() {
+            let object = self.wanted.read(&spliced)?;
+            let (labels, fields) = (Labels::of(&object), self.indexer.fields(&object));
+            return Ok(Entry::new(key, revision, spliced, labels, fields));
+        }
+        let mut object: Value = serde_json::from_slice(&spliced)?;
+        let (bytes, raw) = match self.indexer.renew(&mut object) {
+            true => (splice_revision(&crate::codec::encode(&object), revision), Some(spliced)),
+            false => (spliced, None),
+        };
+        let (labels, fields) = (Labels::of(&object), self.indexer.fields(&object));
+        Ok(Entry::new(key, revision, bytes, labels, fields).with_raw(raw))
     }
 }
 
@@ -108,7 +134,10 @@ impl Caches {
             slot.index = Some(index.clone());
             slot.cache.clone()
         };
-        cache.reindex(|bytes| index.read(bytes).ok().map(|(_, fields)| fields));
+        cache.reindex(|entry| {
+            let read = index.read(entry.key.clone(), entry.revision, entry.raw().clone()).ok()?;
+            (read.fields != entry.fields || read.bytes != entry.bytes).then_some(read)
+        });
     }
 
     /// Every cache holds the state at this revision (and may be past it).
@@ -266,7 +295,10 @@ impl Caches {
 
     fn apply(&self, event: Event) {
         let Some((storage, key)) = split_key(&event.kv.key) else { return };
-        let slot = self.slot(&storage);
+        self.slot(&storage);
+        // Whoever replaces the indexer waits, and then reads this entry anew as well.
+        let caches = self.caches.read();
+        let Some(slot) = caches.get(&*storage) else { return };
         match event.kind {
             EventKind::Put => {
                 if let Some(entry) = entry_of(slot.index.as_deref(), key, &event.kv) {
@@ -304,15 +336,14 @@ fn split_key(key: &str) -> Option<(String, &str)> {
 
 /// Reads what the cache keeps of a stored value; `None`, and a log line, for what is no object.
 pub fn entry_of(index: Option<&Index>, key: &str, kv: &KeyValue) -> Option<Entry> {
+    let (revision, spliced) = (kv.mod_revision, splice_revision(&kv.value, kv.mod_revision));
     let read = match index {
-        None => serde_json::from_slice::<Head>(&kv.value).map(|head| (head.metadata.labels, Box::default())),
-        Some(index) => index.read(&kv.value),
+        None => serde_json::from_slice::<Head>(&spliced)
+            .map(|head| Entry::new(key.into(), revision, spliced, head.metadata.labels, Box::default())),
+        Some(index) => index.read(key.into(), revision, spliced),
     };
     match read {
-        Ok((labels, fields)) => {
-            let bytes = splice_revision(&kv.value, kv.mod_revision);
-            Some(Entry::new(key.into(), kv.mod_revision, bytes, labels, fields))
-        }
+        Ok(entry) => Some(entry),
         Err(error) => {
             tracing::error!(key = kv.key, %error, "a stored value is no object");
             None

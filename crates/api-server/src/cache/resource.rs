@@ -49,6 +49,17 @@ pub struct Snapshot {
     pub remaining: usize,
 }
 
+impl Snapshot {
+    /// Keeps what matches, at most `limit` (0: all).
+    pub fn narrow(&mut self, limit: usize, matches: impl Fn(&Entry) -> bool) {
+        self.entries.retain(|e| matches(e));
+        if limit > 0 && self.entries.len() > limit {
+            self.remaining = self.entries.len() - limit;
+            self.entries.truncate(limit);
+        }
+    }
+}
+
 impl ResourceCache {
     /// A cache that knows nothing of the time up to `revision`.
     pub fn new(revision: u64) -> Self {
@@ -76,18 +87,13 @@ impl ResourceCache {
         self.changed.subscribe()
     }
 
-    /// Reads the selectable fields of all entries anew.
-    pub(super) fn reindex(&self, fields: impl Fn(&[u8]) -> Option<Box<[Box<str>]>>) {
+    /// Reads all entries anew; `None` for those that stay as they are.
+    pub(super) fn reindex(&self, read: impl Fn(&Entry) -> Option<Entry>) {
         let mut inner = self.inner.write();
         for slot in inner.entries.values_mut() {
-            let Some(fields) = fields(&slot.bytes).filter(|fields| *fields != slot.fields) else { continue };
-            *slot = Arc::new(Entry::new(
-                slot.key.clone(),
-                slot.revision,
-                slot.bytes.clone(),
-                slot.labels.clone(),
-                fields,
-            ));
+            if let Some(entry) = read(slot) {
+                *slot = Arc::new(entry);
+            }
         }
     }
 

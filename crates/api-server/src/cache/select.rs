@@ -55,6 +55,13 @@ impl Selection {
         Ok(Self { namespace: namespace.to_owned(), labels, fields: terms })
     }
 
+    /// The same scope without selectors, but for the one name that matches.
+    pub fn in_namespace(&self) -> Self {
+        let name = |t: &&Term| t.equal && matches!(t.field, Field::Name);
+        let fields = self.fields.iter().filter(name).cloned().collect();
+        Self { namespace: self.namespace.clone(), labels: LabelSelector::default(), fields }
+    }
+
     /// The prefix that all selected keys share.
     pub fn prefix(&self) -> String {
         if self.namespace.is_empty() { String::new() } else { format!("{}/", self.namespace) }

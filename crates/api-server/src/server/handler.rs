@@ -86,6 +86,7 @@ async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusErr
         return paths(app, call);
     }
     let resource = app.resource(&call.info)?;
+    call.warnings.extend(resource.custom.as_ref().and_then(|c| c.deprecation.clone()));
     if call.info.subresource.is_empty() {
         verbs::serve(app, call, &resource).await
     } else {

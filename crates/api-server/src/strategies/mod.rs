@@ -95,6 +95,9 @@ pub trait Strategy: Send + Sync {
     /// `approval`, `finalize`.
     fn prepare_subresource_update(&self, _ctx: &Ctx<'_>, _object: &mut Value, _old: &Value) {}
 
+    /// As a deletion begins: finalizers and conditions that go with it.
+    fn prepare_delete(&self, _object: &mut Value) {}
+
     /// Field errors of a new object, metadata aside.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()

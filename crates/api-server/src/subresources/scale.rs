@@ -32,6 +32,7 @@ pub async fn serve(
     if call.info.verb == "get" {
         let entry = get::read(app, resource, &namespace, &name, call.query.get("resourceVersion")).await?;
         let object: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
+        check_replicas(resource, &object)?;
         return Ok(response::value(&call.headers, StatusCode::OK, accepted, &scale_of(resource, &object)));
     }
     let patching = call.info.verb == "patch";
@@ -61,7 +62,10 @@ pub async fn serve(
             let old = old.ok_or_else(|| StatusError::not_found(&resource.group_resource(), &name))?;
             said.clear();
             let scale = wanted.scale(resource, &options, &name, old, &mut said)?;
-            check_version(resource, &name, &scale, Some(old))?;
+            // Of a Scale, the revision is a precondition and never missed.
+            if !meta::text(&scale, "resourceVersion").is_empty() {
+                check_version(resource, &name, &scale, Some(old))?;
+            }
             Ok(Change { object: scaled(resource, &name, old, &scale)?, tracked: true })
         })
         .await;
@@ -135,12 +139,26 @@ impl Paths {
 
 fn paths(resource: &Resource) -> Paths {
     match resource.custom.as_ref().and_then(|c| c.scale()) {
-        Some(scale) => Paths { spec: scale.spec, status: scale.status, selector: scale.selector },
+        Some(scale) => {
+            Paths { spec: scale.spec.clone(), status: scale.status.clone(), selector: scale.selector.clone() }
+        }
         None => Paths {
             spec: "/spec/replicas".into(),
             status: "/status/replicas".into(),
             selector: Some("/spec/selector".into()),
         },
+    }
+}
+
+/// A custom object may have no replicas: there is nothing to show then.
+fn check_replicas(resource: &Resource, object: &Value) -> Result<(), StatusError> {
+    let Some(scale) = resource.custom.as_ref().and_then(|c| c.scale()) else { return Ok(()) };
+    match object.pointer(&scale.spec).is_some() {
+        true => Ok(()),
+        false => {
+            let path = scale.spec.replace('/', ".");
+            Err(StatusError::internal(format!("the spec replicas field {path:?} does not exist")))
+        }
     }
 }
 

@@ -221,6 +221,9 @@ fn decide(resource: &Resource, mut object: Value, options: &DeleteOptions) -> St
     if let Some(finalizers) = &finalizers {
         meta::set_finalizers(&mut object, finalizers);
     }
+    if !deleting {
+        resource.strategy.prepare_delete(&mut object);
+    }
     let emptying = begin_namespace(resource, &mut object);
     let held = emptying || !meta::finalizers(&object).is_empty();
     match graceful {
@@ -317,9 +320,9 @@ async fn remove(
         Ok(written) => {
             writer.resource.strategy.released(&writer.app.allocators, old);
             let bytes = replace_revision(&stored.bytes, written.revision);
-            Ok(Ok(Deleted { stored: Stored { bytes, revision: written.revision }, gone: true }))
+            Ok(Ok(Deleted { stored: Stored::new(bytes, written.revision), gone: true }))
         }
-        Err(WriteError::Conflict { current }) => Ok(Err(current.as_ref().map(Stored::from_kv))),
+        Err(WriteError::Conflict { current }) => Ok(Err(writer.found(name, current.as_ref()).await?)),
         Err(error) => Err(write_error(&error)),
     }
 }
@@ -330,10 +333,11 @@ async fn mark(
     stored: &Stored,
     object: &Value,
 ) -> Result<Result<Stored, Lost>, StatusError> {
-    let bytes = bytes::Bytes::from(codec::encode(object));
-    let spliced = |revision| Stored { bytes: crate::cache::splice_revision(&bytes, revision), revision };
+    let bytes = writer.encode(object).await?;
     if writer.options.dry_run {
-        return Ok(Ok(spliced(stored.revision)));
+        let bytes = bytes::Bytes::from(codec::encode(object));
+        let revision = stored.revision;
+        return Ok(Ok(Stored::new(crate::cache::splice_revision(&bytes, revision), revision)));
     }
     let write = Write {
         key: writer.resource.store_key(writer.namespace, name),
@@ -342,8 +346,8 @@ async fn mark(
         lease: None,
     };
     match writer.app.caches.store().write(write).await {
-        Ok(written) => Ok(Ok(spliced(written.revision))),
-        Err(WriteError::Conflict { current }) => Ok(Err(current.as_ref().map(Stored::from_kv))),
+        Ok(written) => Ok(Ok(writer.written(name, &bytes, written.revision).await?)),
+        Err(WriteError::Conflict { current }) => Ok(Err(writer.found(name, current.as_ref()).await?)),
         Err(error) => Err(write_error(&error)),
     }
 }

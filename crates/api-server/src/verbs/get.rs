@@ -8,6 +8,7 @@ use keelson_api_types::StatusError;
 use crate::app::{App, Call};
 use crate::body::Response;
 use crate::cache::Entry;
+use crate::convert;
 use crate::options::revision;
 use crate::registry::Resource;
 
@@ -22,7 +23,7 @@ pub async fn serve(
     Ok(presenter.respond(&call.headers, StatusCode::OK, &entry))
 }
 
-/// An object as it is stored, as fresh as `resource_version` asks: by default as of now.
+/// An object as the resource's version shows it, as fresh as `resource_version` asks: by default as of now.
 pub async fn read(
     app: &App,
     resource: &Resource,
@@ -36,5 +37,7 @@ pub async fn read(
         Some(revision) => drop(app.caches.wait_for(revision).await?),
     }
     let entry = resource.cache.get(&resource.key(namespace, name));
-    entry.ok_or_else(|| StatusError::not_found(&resource.group_resource(), name))
+    let entry = entry.ok_or_else(|| StatusError::not_found(&resource.group_resource(), name))?;
+    let shown = convert::shown(app, resource, vec![entry.clone()]).await?;
+    Ok(shown.into_iter().next().unwrap_or(entry))
 }

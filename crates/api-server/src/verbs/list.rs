@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::{App, Call};
 use crate::body::Response;
 use crate::cache::{Entry, Selection, Snapshot, entry_of, storage_error, unsupported_field};
+use crate::convert;
 use crate::options::{ListOptions, VersionMatch};
 use crate::presenter::ListMeta;
 use crate::registry::Resource;
@@ -87,8 +88,16 @@ pub async fn read(
         }
     };
     let continued = after.is_some() && !inconsistent;
-    let (revision, snapshot) =
-        snapshot(app, resource, &selection, moment, after.as_deref(), limit, continued).await?;
+    let after = after.as_deref();
+    // Selectors speak of the version asked for, which a converter may fill as it likes.
+    let convert_first = resource.custom.is_some() && selection.is_filtered();
+    let (all, scope) = (selection.in_namespace(), limit * usize::from(!convert_first));
+    let read = if convert_first { &all } else { &selection };
+    let (revision, mut snapshot) = snapshot(app, resource, read, moment, after, scope, continued).await?;
+    snapshot.entries = convert::shown(app, resource, snapshot.entries).await?;
+    if convert_first {
+        snapshot.narrow(limit, |entry| selection.matches_in_scope(entry));
+    }
     Ok((list_meta(&snapshot, &selection, revision, limit), snapshot.entries))
 }
 

@@ -11,11 +11,13 @@ use keelson_api_types::StatusError;
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval};
+use tokio_util::sync::CancellationToken;
 
 use super::list;
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
-use crate::cache::{CacheEvent, Caches, Entry, Selection};
+use crate::cache::{CacheEvent, Entry, Selection};
+use crate::convert;
 use crate::negotiate::Encoding;
 use crate::options::ListOptions;
 use crate::presenter::Presenter;
@@ -46,9 +48,10 @@ pub async fn serve(
     };
     let watcher = Watcher {
         changed: resource.cache.changed(),
-        caches: app.caches.clone(),
+        app: app.clone(),
         presenter,
         selection,
+        closed: resource.custom.as_ref().map(|c| c.versions.closed.clone()).unwrap_or_default(),
         cursor: start.after,
         initial: Vec::new().into_iter(),
         end_mark: None,
@@ -58,7 +61,7 @@ pub async fn serve(
         first: true,
         done: false,
     };
-    let lines = watcher.begin(&start);
+    let lines = watcher.begin(&start).await?;
     let deadline = tokio::time::sleep(timeout);
     let shutdown = app.shutdown.clone();
     let end = async move {
@@ -109,10 +112,12 @@ impl Start {
 }
 
 struct Watcher {
-    caches: Arc<Caches>,
+    app: Arc<App>,
     changed: watch::Receiver<u64>,
     presenter: Presenter,
     selection: Selection,
+    /// Who watches a custom resource starts over when its definition has changed or is gone.
+    closed: CancellationToken,
     cursor: u64,
     initial: std::vec::IntoIter<Arc<Entry>>,
     /// The revision that the bookmark after the initial events carries.
@@ -124,20 +129,26 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn begin(mut self, start: &Start) -> Self {
+    async fn begin(mut self, start: &Start) -> Result<Self, StatusError> {
         if start.initial {
             // The progress is read first: the state may then be newer, never older than it.
-            let applied = self.caches.applied();
-            let cache = &self.presenter.resource.cache;
-            let snapshot =
-                cache.list(&self.selection.prefix(), None, 0, |e| self.selection.matches_in_scope(e));
+            let applied = self.app.caches.applied();
+            let resource = &self.presenter.resource;
+            let matches = |e: &Entry| self.selection.matches_in_scope(e);
+            let custom = resource.custom.is_some();
+            let mut snapshot =
+                resource.cache.list(&self.selection.prefix(), None, 0, |e| custom || matches(e));
+            if custom {
+                snapshot.entries = convert::shown(&*self.app, resource, snapshot.entries).await?;
+                snapshot.narrow(0, matches);
+            }
             self.cursor = applied.max(snapshot.last_change);
             self.initial = snapshot.entries.into_iter();
             self.end_mark = start.mark.then_some(self.cursor);
         } else if start.after == 0 {
-            self.cursor = self.caches.applied();
+            self.cursor = self.app.caches.applied();
         }
-        self
+        Ok(self)
     }
 
     /// The next lines, waiting for them if there are none.
@@ -149,7 +160,7 @@ impl Watcher {
             let mut out = Lines::default();
             self.take_initial(&mut out);
             if out.is_empty() {
-                self.take_changes(&mut out);
+                self.take_changes(&mut out).await;
             }
             if let Some(bytes) = out.finish() {
                 return Some((bytes, self));
@@ -173,18 +184,26 @@ impl Watcher {
         }
     }
 
-    fn take_changes(&mut self, out: &mut Lines) {
+    async fn take_changes(&mut self, out: &mut Lines) {
         let resource = self.presenter.resource.clone();
         while out.size < CHUNK {
             self.changed.mark_unchanged();
             // All changes up to here are in the history already.
-            let applied = self.caches.applied();
+            let applied = self.app.caches.applied();
             match resource.cache.changes_after(self.cursor, BATCH) {
                 Ok(changes) if changes.is_empty() => {
                     self.cursor = self.cursor.max(applied);
                     return;
                 }
                 Ok(changes) => {
+                    let changes = match self.shown(changes).await {
+                        Ok(changes) => changes,
+                        Err(error) => {
+                            out.push(self.presenter.failure(&error));
+                            self.done = true;
+                            return;
+                        }
+                    };
                     for change in &changes {
                         self.cursor = change.revision;
                         if let Some(line) = self.line(change) {
@@ -203,6 +222,24 @@ impl Watcher {
         }
     }
 
+    /// Changes as the version watched shows them.
+    async fn shown(&self, changes: Vec<Arc<CacheEvent>>) -> Result<Vec<Arc<CacheEvent>>, StatusError> {
+        let resource = &self.presenter.resource;
+        let sides = |c: &Arc<CacheEvent>| c.previous.iter().chain([&c.entry]).cloned().collect::<Vec<_>>();
+        let all: Vec<Arc<Entry>> = changes.iter().flat_map(sides).collect();
+        let foreign = |e: &Arc<Entry>| resource.custom.as_ref().is_some_and(|c| !c.is_own(&e.bytes));
+        if !all.iter().any(foreign) {
+            return Ok(changes);
+        }
+        let mut shown = convert::shown(&*self.app, resource, all).await?.into_iter();
+        let one = |change: Arc<CacheEvent>| {
+            let previous = change.previous.as_ref().and_then(|_| shown.next());
+            let entry = shown.next().unwrap_or_else(|| change.entry.clone());
+            Arc::new(CacheEvent::new(change.kind, change.revision, entry, previous))
+        };
+        Ok(changes.into_iter().map(one).collect())
+    }
+
     fn line(&mut self, change: &CacheEvent) -> Option<Bytes> {
         let seen = change.seen(|entry| self.selection.matches(entry))?;
         Some(self.presenter.change(change, seen, std::mem::take(&mut self.first)))
@@ -219,6 +256,10 @@ impl Watcher {
         tokio::select! {
             changed = self.changed.changed() => {
                 self.done = changed.is_err();
+                None
+            }
+            () = self.closed.cancelled() => {
+                self.done = true;
                 None
             }
             () = tick => Some(self.bookmark(self.cursor, false)),

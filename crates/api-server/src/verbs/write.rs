@@ -9,8 +9,9 @@ use keelson_store::{Expect, KeyValue, Write, WriteError};
 use serde_json::Value;
 
 use crate::app::App;
-use crate::cache::{Entry, splice_revision};
+use crate::cache::{Entry, entry_of, splice_revision};
 use crate::codec;
+use crate::convert;
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::Resource;
@@ -39,14 +40,20 @@ pub struct Writer<'a> {
 /// An object as it is in the store.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// With `resourceVersion`; in the stored version.
+    /// With `resourceVersion`; of built-in kinds in the stored version, of custom ones in that of the request.
     pub bytes: Bytes,
+    /// As the store has it.
+    raw: Bytes,
     pub revision: u64,
 }
 
 impl Stored {
-    pub fn from_kv(kv: &KeyValue) -> Self {
-        Self { bytes: splice_revision(&kv.value, kv.mod_revision), revision: kv.mod_revision }
+    pub fn new(bytes: Bytes, revision: u64) -> Self {
+        Self { raw: bytes.clone(), bytes, revision }
+    }
+
+    fn of(shown: &Entry, read: &Entry) -> Self {
+        Self { bytes: shown.bytes.clone(), raw: read.raw().clone(), revision: read.revision }
     }
 
     /// As an answer shows it.
@@ -142,6 +149,10 @@ impl Writer<'_> {
         let base = meta::text(&object, "generateName").to_owned();
         let generated = given.is_empty() && !base.is_empty();
         let name = if generated { self.name_it(&mut object, &base) } else { given.clone() };
+        if resource.custom.as_ref().is_some_and(|c| c.is_terminating()) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(StatusError::forbidden(&resource.group_resource(), &name, why));
+        }
         warnings.extend(meta::dedup_owners(&mut object, false));
         // Before admission, whose changes belong to no manager.
         if !tracked {
@@ -192,19 +203,17 @@ impl Writer<'_> {
 
     /// `None` if the name is taken.
     async fn insert_once(&self, object: &Value, name: &str) -> Result<Option<Stored>, StatusError> {
-        let bytes = Bytes::from(codec::encode(object));
+        let bytes = self.encode(object).await?;
         self.check_size(&bytes)?;
         let key = self.resource.store_key(self.namespace, name);
         if self.options.dry_run {
             let got = self.app.caches.store().get(&key).await.map_err(|e| crate::cache::storage_error(&e))?;
-            return Ok(got.kv.is_none().then_some(Stored { bytes, revision: 0 }));
+            let free = got.kv.is_none();
+            return Ok(free.then(|| Stored::new(codec::encode(object).into(), 0)));
         }
         let write = Write { key, expect: Expect::Absent, value: Some(bytes.clone()), lease: None };
         match self.app.caches.store().write(write).await {
-            Ok(written) => Ok(Some(Stored {
-                bytes: splice_revision(&bytes, written.revision),
-                revision: written.revision,
-            })),
+            Ok(written) => Ok(Some(self.written(name, &bytes, written.revision).await?)),
             Err(WriteError::Conflict { .. }) => Ok(None),
             Err(error) => Err(write_error(&error)),
         }
@@ -224,15 +233,55 @@ impl Writer<'_> {
         Err(StatusError::invalid(&self.resource.group_kind(), name, errors))
     }
 
+    /// An object as it is written to the store.
+    pub async fn encode(&self, object: &Value) -> Result<Bytes, StatusError> {
+        match &self.resource.custom {
+            Some(custom) => convert::to_storage(self.app, custom, object).await,
+            None => Ok(codec::encode(object).into()),
+        }
+    }
+
+    /// What has been written, as a reader sees it.
+    pub async fn written(&self, name: &str, bytes: &Bytes, revision: u64) -> Result<Stored, StatusError> {
+        if self.resource.custom.as_ref().is_none_or(|c| c.is_own(bytes)) {
+            return Ok(Stored::new(splice_revision(bytes, revision), revision));
+        }
+        let key = self.resource.store_key(self.namespace, name);
+        let (create_revision, mod_revision) = (revision, revision);
+        self.stored(name, &KeyValue { key, value: bytes.clone(), create_revision, mod_revision }).await
+    }
+
+    /// What the store has, as a reader sees it.
+    pub async fn stored(&self, name: &str, kv: &KeyValue) -> Result<Stored, StatusError> {
+        if self.resource.custom.is_none() {
+            return Ok(Stored::new(splice_revision(&kv.value, kv.mod_revision), kv.mod_revision));
+        }
+        let entry = entry_of(Some(&self.resource.index), &self.resource.key(self.namespace, name), kv);
+        self.shown(Arc::new(entry.ok_or_else(|| StatusError::internal("a stored value is no object"))?)).await
+    }
+
+    async fn shown(&self, entry: Arc<Entry>) -> Result<Stored, StatusError> {
+        let shown = convert::shown(self.app, self.resource, vec![entry.clone()]).await?;
+        Ok(Stored::of(shown.first().unwrap_or(&entry), &entry))
+    }
+
     /// The object as the cache has it, or as the store has it where that does not know it.
     pub async fn current(&self, name: &str, from_store: bool) -> Result<Option<Stored>, StatusError> {
         if !from_store && let Some(entry) = self.resource.cache.get(&self.resource.key(self.namespace, name))
         {
-            return Ok(Some(Stored { bytes: entry.bytes.clone(), revision: entry.revision }));
+            return self.shown(entry).await.map(Some);
         }
         let key = self.resource.store_key(self.namespace, name);
         let got = self.app.caches.store().get(&key).await.map_err(|e| crate::cache::storage_error(&e))?;
-        Ok(got.kv.as_ref().map(Stored::from_kv))
+        self.found(name, got.kv.as_ref()).await
+    }
+
+    /// What the store has in place of what was expected there.
+    pub async fn found(&self, name: &str, kv: Option<&KeyValue>) -> Result<Option<Stored>, StatusError> {
+        match kv {
+            Some(kv) => self.stored(name, kv).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     pub fn not_found(&self, name: &str) -> StatusError {
@@ -267,7 +316,7 @@ impl Writer<'_> {
                     return Ok(updated);
                 }
                 Ok(Attempt::Lost(now)) => {
-                    current = now.as_ref().map(Stored::from_kv);
+                    current = self.found(name, now.as_ref()).await?;
                     latest = true;
                 }
                 // What was refused may have been right for the latest state.
@@ -405,20 +454,19 @@ impl Writer<'_> {
         new: &Value,
         old: &Value,
     ) -> Result<Attempt, StatusError> {
-        let bytes = Bytes::from(codec::encode(new));
+        let bytes = self.encode(new).await?;
         let gone = meta::is_deleting(old)
             && meta::grace_seconds(old).unwrap_or(0) == 0
             && super::delete::is_finalized(self.resource, new);
         let done = |stored, deleted| Ok(Attempt::Done(Updated { stored, created: false, deleted }));
-        if !gone && splice_revision(&bytes, stored.revision) == stored.bytes {
+        // What is in the store in another form is written anew.
+        if !gone && splice_revision(&bytes, stored.revision) == stored.raw {
             return done(stored.clone(), false);
         }
         self.check_size(&bytes)?;
         if self.options.dry_run {
-            return done(
-                Stored { bytes: splice_revision(&bytes, stored.revision), revision: stored.revision },
-                gone,
-            );
+            let bytes = Bytes::from(codec::encode(new));
+            return done(Stored::new(splice_revision(&bytes, stored.revision), stored.revision), gone);
         }
         let write = Write {
             key: self.resource.store_key(self.namespace, name),
@@ -431,8 +479,7 @@ impl Writer<'_> {
                 if gone {
                     self.resource.strategy.released(&self.app.allocators, old);
                 }
-                let bytes = splice_revision(&bytes, written.revision);
-                done(Stored { bytes, revision: written.revision }, gone)
+                done(self.written(name, &bytes, written.revision).await?, gone)
             }
             Err(WriteError::Conflict { current }) => Ok(Attempt::Lost(current)),
             Err(error) => Err(write_error(&error)),

@@ -1,5 +1,7 @@
 //! One server per test, on a port of its own with a store in a temporary folder.
 
+pub mod webhook;
+
 use std::sync::Arc;
 use std::time::Duration;
 

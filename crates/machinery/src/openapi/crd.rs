@@ -52,18 +52,23 @@ pub(super) fn schemas(c: &CrdSchema, style: Style, refs: &mut Refs) -> [(String,
     let mut schema = kind_schema(c, style, refs);
     let gvk = |kind: &str| json!([{"group": c.group, "version": c.version, "kind": kind}]);
     schema["x-kubernetes-group-version-kind"] = gvk(&c.kind);
+    let selectable: Vec<Value> = c.selectable.iter().map(|f| json!({"fieldPath": f})).collect();
     let items = json!({"type": "array", "items": {"$ref": style.pointer(&name)}, "description": format!("List of {}.", c.plural)});
     let mut properties = Map::new();
     properties.insert("items".to_owned(), items);
     properties.insert("metadata".to_owned(), referring(LIST_META, "Standard list metadata.", style, refs));
     add_type_meta(&mut properties);
-    let list = json!({
+    let mut list = json!({
         "type": "object",
         "description": format!("{} is a list of {}", c.list_kind, c.kind),
         "required": ["items"],
         "properties": properties,
         "x-kubernetes-group-version-kind": gvk(&c.list_kind),
     });
+    if !selectable.is_empty() {
+        schema["x-kubernetes-selectable-fields"] = selectable.clone().into();
+        list["x-kubernetes-selectable-fields"] = selectable.into();
+    }
     [(name, schema), (list_name, list)]
 }
 
@@ -73,9 +78,16 @@ fn kind_schema(c: &CrdSchema, style: Style, refs: &mut Refs) -> Value {
     if !c.schema.is_object() || (style == Style::V2 && open) {
         return json!({"type": "object"});
     }
+    // Clients are not told of a schema that says one thing and does another.
+    if keelson_schema::unsupported(&c.schema).is_some()
+        || !keelson_schema::violations(&c.schema, "").is_empty()
+    {
+        return json!({"type": "object"});
+    }
     let mut schema = c.schema.clone();
-    if style == Style::V2 {
-        to_v2(&mut schema);
+    match style {
+        Style::V2 => to_v2(&mut schema),
+        Style::V3 => unfold(&mut schema),
     }
     if let Some(map) = schema.as_object_mut() {
         embed(map, style, refs);
@@ -132,6 +144,31 @@ fn embed(schema: &mut Map<String, Value>, style: Style, refs: &mut Refs) {
             if !required.contains(&json!(name)) {
                 required.push(json!(name));
             }
+        }
+    }
+}
+
+/// Says of `x-kubernetes-int-or-string` what it means, unless the schema does so itself.
+fn unfold(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    if map.get("x-kubernetes-int-or-string") == Some(&json!(true)) {
+        let either = json!([{"type": "integer"}, {"type": "string"}]);
+        let said = map.get("anyOf") == Some(&either)
+            || map.get("allOf").and_then(|a| a.get(0)).and_then(|f| f.get("anyOf")) == Some(&either);
+        if !said && map.contains_key("anyOf") {
+            if let Some(all) = map.entry("allOf").or_insert_with(|| json!([])).as_array_mut() {
+                all.insert(0, json!({"anyOf": either}));
+            }
+        } else if !said {
+            map.insert("anyOf".to_owned(), either);
+        }
+    }
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(unfold);
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner) = map.get_mut(key) {
+            unfold(inner);
         }
     }
 }

@@ -16,7 +16,11 @@ pub fn generic_columns(printer_columns: &[Value]) -> Vec<Column> {
         let text = |k: &str| c.get(k).and_then(Value::as_str).unwrap_or_default();
         let priority = c.get("priority").and_then(Value::as_i64).unwrap_or(0) as i32;
         let column = Column::new(text("name"), text("type"), text("format"), priority);
-        out.push(Column { description: text("description").to_owned(), ..column });
+        let description = match text("description") {
+            "" => format!("Custom resource definition column (in JSONPath format): {}", text("jsonPath")),
+            own => own.to_owned(),
+        };
+        out.push(Column { description, ..column });
     }
     out
 }
@@ -36,24 +40,25 @@ pub fn generic(printer_columns: &[Value], object: &Value, now: Timestamp) -> Vec
     out
 }
 
+/// A value that does not have its column's type is shown as nothing.
 fn cell(found: &[&Value], kind: &str, o: &Obj) -> Value {
-    let Some(first) = found.first() else { return Value::Null };
+    // Paths are simple: what they find beyond the first is not shown.
+    let Some(first) = found.first().filter(|v| !v.is_null()) else { return Value::Null };
     match kind {
-        "integer" => first.as_i64().map_or_else(|| (*first).clone(), |n| json!(n)),
-        "number" => first.as_f64().map_or_else(|| (*first).clone(), |n| json!(n)),
-        "boolean" => first.as_bool().map_or_else(|| (*first).clone(), |b| json!(b)),
+        "integer" => {
+            first.as_i64().or_else(|| first.as_f64().map(|n| n as i64)).map_or(Value::Null, Value::from)
+        }
+        "number" => first.as_f64().map_or(Value::Null, Value::from),
+        "boolean" => first.as_bool().map_or(Value::Null, Value::from),
         "date" => match first.as_str() {
             Some(text) if meta::parse_time(text).is_some() => {
                 let wrapped = json!({"at": text});
                 json!(o.with(&wrapped).since("at"))
             }
             Some(_) => json!("<invalid>"),
-            None => json!("<unknown>"),
+            None => Value::Null,
         },
-        "string" => {
-            let texts: Vec<String> = found.iter().map(|v| plain(v)).collect();
-            json!(texts.join(" "))
-        }
+        "string" => json!(plain(first)),
         _ => Value::Null,
     }
 }

@@ -1,5 +1,12 @@
 //! Custom resources.
 
+mod definitions;
+mod lifecycle;
+mod objects;
+mod publication;
+mod versions;
+mod webhooks;
+
 use serde_json::{Value, json};
 
 use crate::support::{Client, Server, eventually};
@@ -47,14 +54,47 @@ fn widget(name: &str) -> Value {
 }
 
 async fn establish(admin: &Client) {
-    admin.post(DEFINITIONS, &definition()).await.expect(201);
-    eventually("the definition is established", || async {
-        let now = admin.get(&format!("{DEFINITIONS}/widgets.example.com")).await.json();
+    serve(admin, &definition()).await;
+}
+
+/// Creates a definition and waits until its objects are served.
+async fn serve(admin: &Client, definition: &Value) {
+    admin.post(DEFINITIONS, definition).await.expect(201);
+    condition(admin, definition["metadata"]["name"].as_str().unwrap(), "Established", "True").await;
+}
+
+/// Waits for a condition of a definition, and returns the definition.
+async fn condition(admin: &Client, name: &str, kind: &str, status: &str) -> Value {
+    eventually(&format!("{name} is {kind}: {status}"), || async {
+        let now = admin.get(&format!("{DEFINITIONS}/{name}")).await.json();
         let conditions = now["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let good = |kind: &str| conditions.iter().any(|c| c["type"] == kind && c["status"] == "True");
-        if good("Established") && good("NamesAccepted") { Ok(()) } else { Err(now.to_string()) }
+        let is = conditions.iter().any(|c| c["type"] == kind && c["status"] == status);
+        if is { Ok(now) } else { Err(now.to_string()) }
     })
-    .await;
+    .await
+}
+
+/// A definition of `widgets.example.com` with one version of this schema for `spec`.
+fn with_spec(spec: Value) -> Value {
+    let mut definition = definition();
+    let version = &mut definition["spec"]["versions"][0];
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec;
+    version.as_object_mut().unwrap().remove("subresources");
+    version.as_object_mut().unwrap().remove("additionalPrinterColumns");
+    definition
+}
+
+/// A widget with this `spec`.
+fn with(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec})
+}
+
+/// The messages of a refusal, as `field: message`.
+fn causes(status: &Value) -> Vec<String> {
+    let all = status["details"]["causes"].as_array().cloned().unwrap_or_default();
+    all.iter()
+        .map(|c| format!("{}: {}", c["field"].as_str().unwrap(), c["message"].as_str().unwrap()))
+        .collect()
 }
 
 #[tokio::test]
@@ -94,7 +134,8 @@ async fn a_deleted_definition_takes_its_objects_along() {
     establish(&admin).await;
     admin.post(WIDGETS, &widget("w")).await.expect(201);
     let path = format!("{DEFINITIONS}/widgets.example.com");
-    admin.delete(&path, None).await.expect(200);
+    let deleted = admin.delete(&path, None).await.expect(200);
+    assert_eq!(deleted["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
     eventually("the definition is gone", || async {
         let reply = admin.get(&path).await;
         if reply.status == 404 { Ok(()) } else { Err(reply.text()) }

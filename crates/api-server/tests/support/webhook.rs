@@ -1,0 +1,103 @@
+//! A webhook: an HTTPS server of its own that records what it is asked and answers as it is told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use keelson_pki::{Ca, Request as Certificate, Usage};
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+type Answer = dyn Fn(&Value) -> Value + Send + Sync;
+
+pub struct Webhook {
+    pub address: SocketAddr,
+    /// Base64 of the PEM of the authority that vouches for the server.
+    pub ca_bundle: String,
+    asked: Arc<Mutex<Vec<Value>>>,
+    task: JoinHandle<()>,
+}
+
+impl Webhook {
+    /// A server that answers with whole bodies; `Null` is never answered.
+    pub async fn raw(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        keelson_daemon::tls::provider();
+        let ca = Ca::create("webhooks").unwrap();
+        let names = ["127.0.0.1", "localhost", "hook.default.svc"];
+        let issued = ca
+            .issue(&Certificate {
+                cn: "hook".into(),
+                orgs: Vec::new(),
+                sans: names.map(str::to_owned).to_vec(),
+                usage: Usage::Server,
+                ttl: Duration::from_secs(3600),
+            })
+            .unwrap();
+        let chain =
+            CertificateDer::pem_slice_iter(issued.cert_pem.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+        let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let answer: Arc<Answer> = Arc::new(answer);
+        let task = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(tls)), asked.clone(), answer));
+        Self { address, ca_bundle: STANDARD.encode(ca.cert_pem()), asked, task }
+    }
+
+    /// The `request` of every review so far.
+    pub fn asked(&self) -> Vec<Value> {
+        self.asked.lock().iter().map(|review| review["request"].clone()).collect()
+    }
+}
+
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, tls: TlsAcceptor, asked: Arc<Mutex<Vec<Value>>>, answer: Arc<Answer>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let (tls, asked, answer) = (tls.clone(), asked.clone(), answer.clone());
+        tokio::spawn(async move {
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let service = service_fn(|request| respond(request, &asked, &answer));
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    asked: &Mutex<Vec<Value>>,
+    answer: &Arc<Answer>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let review: Value = serde_json::from_slice(&body).unwrap_or_default();
+    asked.lock().push(review.clone());
+    let reply = answer(&review);
+    if reply.is_null() {
+        std::future::pending::<()>().await;
+    }
+    let status = reply["httpStatus"].as_u64().unwrap_or(200) as u16;
+    let response = Response::builder().status(status).header("content-type", "application/json");
+    Ok(response.body(Full::new(Bytes::from(reply.to_string()))).unwrap())
+}
