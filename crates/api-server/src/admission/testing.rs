@@ -69,7 +69,14 @@ impl Objects for MapObjects {
         namespace: &'a str,
         object: Value,
     ) -> BoxFuture<'a, Result<Value, StatusError>> {
-        async move { Ok(self.put(gvr, namespace, object)) }.boxed()
+        async move {
+            let name = meta::name(&object);
+            match self.get(gvr, namespace, name) {
+                Some(_) => Err(StatusError::already_exists(&gvr.group_resource(), name)),
+                None => Ok(self.put(gvr, namespace, object)),
+            }
+        }
+        .boxed()
     }
 
     fn update<'a>(

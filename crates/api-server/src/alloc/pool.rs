@@ -1,4 +1,4 @@
-//! Pools of numbers with a lower band that is left to those who ask for a particular one.
+//! Ranges of numbers with a lower band that is left to those who ask for a particular one.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,45 +7,44 @@ use ipnet::IpNet;
 
 use super::{AllocError, Family};
 
-/// Offsets below `size`, handed out at random from the upper band first.
-struct Pool {
-    used: BTreeSet<u64>,
+/// Offsets below `size`; those in the band are handed out last.
+#[derive(Debug, Clone, Copy)]
+struct Band {
     size: u64,
-    band: u64,
+    lower: u64,
 }
 
-impl Pool {
-    fn new(size: u64, band: u64) -> Self {
-        Self { used: BTreeSet::new(), size, band: if band < size { band } else { 0 } }
+impl Band {
+    fn new(size: u64, lower: u64) -> Self {
+        Self { size, lower: if lower < size { lower } else { 0 } }
     }
 
-    fn next(&mut self) -> Option<u64> {
-        let offset = self.free_in(self.band, self.size).or_else(|| self.free_in(0, self.band))?;
-        self.used.insert(offset);
-        Some(offset)
-    }
-
-    /// The first free offset at or after a random one, wrapping around.
-    fn free_in(&self, low: u64, high: u64) -> Option<u64> {
-        if low >= high || self.used.range(low..high).count() as u64 == high - low {
-            return None;
-        }
-        let start = rand::random_range(low..high);
-        (start..high).chain(low..start).find(|offset| !self.used.contains(offset))
+    /// A free offset: the first at or after a random one, wrapping around. `count` says how many of a range are
+    /// taken.
+    fn pick(&self, count: impl Fn(u64, u64) -> u64, taken: impl Fn(u64) -> bool) -> Option<u64> {
+        let within = |low: u64, high: u64| {
+            if low >= high || count(low, high) == high - low {
+                return None;
+            }
+            let start = rand::random_range(low..high);
+            (start..high).chain(low..start).find(|offset| !taken(*offset))
+        };
+        within(self.lower, self.size).or_else(|| within(0, self.lower))
     }
 }
 
 /// The addresses of a service range: all but the network's own and, for IPv4, the broadcast address.
-pub struct AddressPool {
-    range: IpNet,
+#[derive(Debug, Clone)]
+pub struct AddressRange {
+    net: IpNet,
     first: u128,
-    pool: Pool,
+    band: Band,
 }
 
-impl AddressPool {
-    pub fn new(range: IpNet) -> Self {
-        let range = range.trunc();
-        let (first, size) = match range {
+impl AddressRange {
+    pub fn new(net: IpNet) -> Self {
+        let net = net.trunc();
+        let (first, size) = match net {
             IpNet::V4(net) => {
                 let size = 1u64 << (32 - u32::from(net.prefix_len()));
                 (u128::from(net.network().to_bits()), size.saturating_sub(2))
@@ -57,93 +56,71 @@ impl AddressPool {
             }
         };
         // Upstream's band: a sixteenth of the range, at least 16 and at most 256 addresses.
-        let band = if size < 16 { 0 } else { (size / 16).clamp(16, 256) };
-        Self { range, first: first + 1, pool: Pool::new(size, band) }
+        let lower = if size < 16 { 0 } else { (size / 16).clamp(16, 256) };
+        Self { net, first: first + 1, band: Band::new(size, lower) }
+    }
+
+    pub fn net(&self) -> IpNet {
+        self.net
     }
 
     pub fn family(&self) -> Family {
-        Family::of(self.range.network())
+        Family::of(self.net.network())
     }
 
-    fn offset(&self, ip: IpAddr) -> Option<u64> {
-        if !self.range.contains(&ip) {
-            return None;
-        }
+    pub fn contains(&self, ip: IpAddr) -> bool {
         let bits = match ip {
             IpAddr::V4(ip) => u128::from(ip.to_bits()),
             IpAddr::V6(ip) => ip.to_bits(),
         };
-        u64::try_from(bits.checked_sub(self.first)?).ok().filter(|offset| *offset < self.pool.size)
+        self.net.contains(&ip) && bits >= self.first && bits - self.first < u128::from(self.band.size)
     }
 
     fn address(&self, offset: u64) -> IpAddr {
         let bits = self.first + u128::from(offset);
-        match self.range {
+        match self.net {
             IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
             IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         }
     }
 
-    pub fn take(&mut self, ip: IpAddr) -> Result<(), AllocError> {
-        if !self.range.contains(&ip) {
-            return Err(AllocError::OtherNetwork);
-        }
-        let offset = self.offset(ip).ok_or(AllocError::AddressOutOfRange { ip, range: self.range })?;
-        if self.pool.used.insert(offset) { Ok(()) } else { Err(AllocError::AddressTaken) }
-    }
-
-    pub fn take_next(&mut self) -> Option<IpAddr> {
-        self.pool.next().map(|offset| self.address(offset))
-    }
-
-    pub fn release(&mut self, ip: IpAddr) {
-        if let Some(offset) = self.offset(ip) {
-            self.pool.used.remove(&offset);
-        }
-    }
-
-    pub fn replace(&mut self, ips: &BTreeSet<IpAddr>) {
-        self.pool.used = ips.iter().filter_map(|ip| self.offset(*ip)).collect();
+    pub fn pick(&self, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+        let count = |low, high| used.range(self.address(low)..=self.address(high - 1)).count() as u64;
+        let offset = self.band.pick(count, |offset| used.contains(&self.address(offset)))?;
+        Some(self.address(offset))
     }
 }
 
 /// Node ports, both ends included.
-pub struct PortPool {
+#[derive(Debug, Clone, Copy)]
+pub struct PortRange {
     first: u16,
     last: u16,
-    pool: Pool,
+    band: Band,
 }
 
-impl PortPool {
+impl PortRange {
     pub fn new(first: u16, last: u16) -> Self {
         let size = u64::from(last.saturating_sub(first)) + 1;
         // Upstream's band: a thirty-second of the range, at least 16 and at most 128 ports.
-        let band = if size < 16 { 0 } else { (size / 32).clamp(16, 128) };
-        Self { first, last, pool: Pool::new(size, band) }
+        let lower = if size < 16 { 0 } else { (size / 32).clamp(16, 128) };
+        Self { first, last, band: Band::new(size, lower) }
     }
 
-    fn offset(&self, port: u16) -> Option<u64> {
-        (self.first..=self.last).contains(&port).then(|| u64::from(port - self.first))
-    }
-
-    pub fn take(&mut self, port: u16) -> Result<(), AllocError> {
-        let out_of_range = AllocError::PortOutOfRange { first: self.first, last: self.last };
-        let offset = self.offset(port).ok_or(out_of_range)?;
-        if self.pool.used.insert(offset) { Ok(()) } else { Err(AllocError::PortTaken) }
-    }
-
-    pub fn take_next(&mut self) -> Option<u16> {
-        let offset = self.pool.next()?;
-        u16::try_from(u64::from(self.first) + offset).ok()
-    }
-
-    pub fn release(&mut self, port: u16) {
-        if let Some(offset) = self.offset(port) {
-            self.pool.used.remove(&offset);
+    pub fn check(&self, port: u16) -> Result<(), AllocError> {
+        match (self.first..=self.last).contains(&port) {
+            true => Ok(()),
+            false => Err(AllocError::PortOutOfRange { first: self.first, last: self.last }),
         }
     }
 
-    pub fn replace(&mut self, ports: &BTreeSet<u16>) {
-        self.pool.used = ports.iter().filter_map(|port| self.offset(*port)).collect();
+    fn port(&self, offset: u64) -> u16 {
+        self.first + offset as u16
+    }
+
+    pub fn pick(&self, used: &BTreeSet<u16>) -> Option<u16> {
+        let count = |low, high| used.range(self.port(low)..=self.port(high - 1)).count() as u64;
+        let offset = self.band.pick(count, |offset| used.contains(&self.port(offset)))?;
+        Some(self.port(offset))
     }
 }

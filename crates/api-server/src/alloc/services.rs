@@ -3,40 +3,34 @@
 use keelson_api_types::{FieldError, GroupKind, StatusError};
 use serde_json::{Value, json};
 
-use super::{AllocError, Allocators, Family, Held, Transaction};
-use crate::strategies::Reservation;
+use super::{AllocError, Allocators, Family, Held, Reservation};
 use crate::strategies::check::{At, Errors};
 use crate::strategies::common::parse_ip;
 use crate::strategies::edit;
 use crate::strategies::service::{is_headless, needs_health_check, validate_cluster_ips};
 
-type Reserved = Result<Option<Box<dyn Reservation>>, StatusError>;
-
 /// Allocates for a new Service and writes the result into it.
-pub fn create(allocators: &Allocators, service: &mut Value, dry_run: bool) -> Reserved {
-    families(allocators, service, None)?;
-    let mut transaction = Transaction::new(allocators, dry_run);
-    addresses(&mut transaction, service)?;
-    node_ports(&mut transaction, service, None)?;
-    health_check_port(&mut transaction, service, None)?;
-    Ok(Some(Box::new(transaction)))
+pub fn create(reservation: &mut Reservation, service: &mut Value) -> Result<(), StatusError> {
+    families(&reservation.allocators, service, None)?;
+    addresses(reservation, service)?;
+    node_ports(reservation, service, None)?;
+    health_check_port(reservation, service, None)
 }
 
-/// Allocates what a changed Service newly needs, and frees what it no longer does.
-pub fn update(allocators: &Allocators, service: &mut Value, old: &Value, dry_run: bool) -> Reserved {
-    families(allocators, service, Some(old))?;
-    let mut transaction = Transaction::new(allocators, dry_run);
+/// Allocates what a changed Service newly needs, and notes what it no longer does.
+pub fn update(reservation: &mut Reservation, service: &mut Value, old: &Value) -> Result<(), StatusError> {
+    families(&reservation.allocators, service, Some(old))?;
     let kind = |service: &Value| At::root(service).dig(&["spec", "type"]).s().to_owned();
     let (was_external, is_external) = (kind(old) == "ExternalName", kind(service) == "ExternalName");
     if was_external || (!is_headless(old) && !is_external) {
-        update_addresses(&mut transaction, service, old, was_external)?;
+        update_addresses(reservation, service, old, was_external)?;
     }
-    node_ports(&mut transaction, service, Some(old))?;
-    health_check_port(&mut transaction, service, Some(old))?;
+    node_ports(reservation, service, Some(old))?;
+    health_check_port(reservation, service, Some(old))?;
     let (before, after) = (Held::of(old), Held::of(service));
-    transaction.freed =
+    reservation.freed =
         Held { addresses: &before.addresses - &after.addresses, ports: &before.ports - &after.ports };
-    Ok(Some(Box::new(transaction)))
+    Ok(())
 }
 
 fn invalid(service: &Value, errors: Vec<FieldError>) -> StatusError {
@@ -180,7 +174,7 @@ fn complete_families(
 }
 
 /// One address per family, unless the Service is headless or only a name.
-fn addresses(transaction: &mut Transaction, service: &mut Value) -> Result<(), StatusError> {
+fn addresses(reservation: &mut Reservation, service: &mut Value) -> Result<(), StatusError> {
     let spec = At::root(service).f("spec");
     if spec.f("type").s() == "ExternalName" {
         return Ok(());
@@ -194,7 +188,7 @@ fn addresses(transaction: &mut Transaction, service: &mut Value) -> Result<(), S
     let mut ips = Vec::new();
     for (i, family) in families.into_iter().enumerate() {
         let wanted = asked.get(i).map(String::as_str).unwrap_or_default();
-        ips.push(address(transaction, service, family, wanted)?);
+        ips.push(address(reservation, service, family, wanted)?);
     }
     set_addresses(service, ips);
     Ok(())
@@ -209,7 +203,7 @@ fn set_addresses(service: &mut Value, ips: Vec<String>) {
 
 /// Takes the wanted address, or any.
 fn address(
-    transaction: &mut Transaction,
+    reservation: &mut Reservation,
     service: &Value,
     family: Family,
     wanted: &str,
@@ -221,7 +215,7 @@ fn address(
         Err(invalid(service, e.into_vec()))
     };
     let ip = parse_ip(wanted);
-    match transaction.take_address(family, ip) {
+    match reservation.take_address(family, ip) {
         Ok(_) if ip.is_some() => Ok(wanted.to_owned()),
         Ok(ip) => Ok(ip.to_string()),
         Err(AllocError::Full) => {
@@ -235,13 +229,13 @@ fn address(
 
 /// A Service that stops being only a name, or gets a second family.
 fn update_addresses(
-    transaction: &mut Transaction,
+    reservation: &mut Reservation,
     service: &mut Value,
     old: &Value,
     was_external: bool,
 ) -> Result<(), StatusError> {
     if was_external {
-        return addresses(transaction, service);
+        return addresses(reservation, service);
     }
     if unchanged_dual_stack(service, old) {
         return Ok(());
@@ -253,7 +247,7 @@ fn update_addresses(
         let mut ips: Vec<String> = spec.f("clusterIPs").strings().into_iter().map(str::to_owned).collect();
         let wanted = ips.get(1).cloned().unwrap_or_default();
         let second = Family::parse(families.at(1).s()).unwrap_or(Family::V6);
-        let ip = address(transaction, service, second, &wanted)?;
+        let ip = address(reservation, service, second, &wanted)?;
         ips.truncate(1);
         ips.push(ip);
         set_addresses(service, ips);
@@ -272,7 +266,7 @@ fn allocates_node_ports(service: &Value) -> bool {
 
 /// Node ports for every port that needs one; a number that the Service already has stays its own.
 fn node_ports(
-    transaction: &mut Transaction,
+    reservation: &mut Reservation,
     service: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), StatusError> {
@@ -301,7 +295,7 @@ fn node_ports(
         if explicit == 0 {
             let number = match sibling.filter(|_| old.is_none()) {
                 Some(number) => number,
-                None => transaction.take_port(None).map_err(|error| {
+                None => reservation.take_port(None).map_err(|error| {
                     StatusError::internal(format!("failed to allocate a nodePort: {error}"))
                 })?,
             };
@@ -311,7 +305,7 @@ fn node_ports(
         }
         let number = u16::try_from(explicit).unwrap_or_default();
         if mine.insert(number)
-            && let Err(error) = transaction.take_port(Some(number))
+            && let Err(error) = reservation.take_port(Some(number))
         {
             let mut e = Errors::new();
             e.invalid_value(&path, explicit, error.to_string());
@@ -330,7 +324,7 @@ fn node_ports(
 
 /// The port on which nodes say whether they have local endpoints.
 fn health_check_port(
-    transaction: &mut Transaction,
+    reservation: &mut Reservation,
     service: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), StatusError> {
@@ -339,7 +333,7 @@ fn health_check_port(
     }
     let wanted = At::root(service).dig(&["spec", "healthCheckNodePort"]).i();
     let asked = u16::try_from(wanted).ok().filter(|port| *port != 0);
-    let port = transaction.take_port(asked).map_err(|error| {
+    let port = reservation.take_port(asked).map_err(|error| {
         StatusError::internal(match asked {
             Some(port) => format!("failed to allocate requested HealthCheck NodePort {port}: {error}"),
             None => format!("failed to allocate a HealthCheck NodePort 0: {error}"),

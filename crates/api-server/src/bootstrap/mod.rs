@@ -33,10 +33,11 @@ pub async fn run(objects: &Arc<dyn Objects>, settings: &Settings) -> Result<(), 
 }
 
 /// Keeps up what others might take away while the server runs: the `kubernetes` Service with its
-/// endpoints, and aggregated roles. Ends when the caches do.
+/// endpoints and range, flow control, and aggregated roles. Ends when the caches do.
 pub fn follow(objects: &Arc<dyn Objects>, settings: &Settings) -> Vec<tokio::task::JoinHandle<()>> {
     let mut tasks = Vec::new();
-    for wanted in objects::kubernetes_service(settings) {
+    let cidr = objects::service_cidr(settings);
+    for wanted in objects::kubernetes_service(settings).into_iter().chain([cidr]) {
         let objects = objects.clone();
         tasks.push(tokio::spawn(async move {
             let mut changes = objects.subscribe(&wanted.gvr);
@@ -44,8 +45,30 @@ pub fn follow(objects: &Arc<dyn Objects>, settings: &Settings) -> Vec<tokio::tas
                 if !touches(&change, &wanted) {
                     continue;
                 }
-                if let Err(error) = hold(objects.as_ref(), &wanted).await {
-                    tracing::warn!(resource = %wanted.gvr, %error, "cannot restore a part of the kubernetes Service");
+                let held = match wanted.gvr.resource.as_str() {
+                    "endpoints" | "endpointslices" => join(objects.as_ref(), &wanted).await,
+                    "servicecidrs" => match hold(objects.as_ref(), &wanted).await {
+                        Ok(()) => service_cidr_ready(objects.as_ref()).await,
+                        failed => failed,
+                    },
+                    _ => hold(objects.as_ref(), &wanted).await,
+                };
+                if let Err(error) = held {
+                    tracing::warn!(resource = %wanted.gvr, %error, "cannot restore what the cluster needs");
+                }
+            }
+        }));
+    }
+    for resource in ["flowschemas", "prioritylevelconfigurations"] {
+        let objects = objects.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut changes = objects.subscribe(&Gvr::new(objects::FLOW_GROUP, "v1", resource));
+            let mut wanted = objects::flow_control();
+            wanted.retain(|w| w.gvr.resource == resource);
+            while let Some(change) = changes.recv().await {
+                for wanted in wanted.iter().filter(|w| touches(&change, w)) {
+                    // What failed has been logged; the next change, or start, brings another attempt.
+                    let _ = hold(objects.as_ref(), wanted).await;
                 }
             }
         }));
@@ -85,6 +108,19 @@ async fn hold(objects: &dyn Objects, wanted: &Wanted) -> Result<(), StatusError>
     let outcome = try_hold(objects, wanted).await;
     name_failure(&wanted.gvr, meta::namespace(&wanted.object), meta::name(&wanted.object), &outcome);
     outcome
+}
+
+/// Puts this server among the endpoints of the `kubernetes` Service, beside the cluster's others. A server that
+/// starts writes itself alone: those that live put themselves back, those that are gone are gone.
+async fn join(objects: &dyn Objects, wanted: &Wanted) -> Result<(), StatusError> {
+    let (namespace, name) = (meta::namespace(&wanted.object), meta::name(&wanted.object));
+    match objects.get_fresh(&wanted.gvr, namespace, name).await? {
+        None => hold(objects, wanted).await,
+        Some(stored) => match reconcile::joined(&stored, &wanted.object) {
+            Some(merged) => take(objects, &wanted.gvr, &wanted.object, Step::Update(merged)).await,
+            None => Ok(()),
+        },
+    }
 }
 
 /// The caller sees only that the bootstrap failed; the log says at what.
@@ -157,7 +193,9 @@ async fn service_cidr_ready(objects: &dyn Objects) -> Result<(), StatusError> {
     let gvr = Gvr::new("networking.k8s.io", "v1", "servicecidrs");
     let Some(stored) = objects.get_fresh(&gvr, "", "kubernetes").await? else { return Ok(()) };
     let conditions = crate::admission::items(&stored["status"]["conditions"]);
-    if conditions.iter().any(|c| c["type"] == "Ready") {
+    if conditions.iter().any(|c| c["type"] == "Ready")
+        || stored["metadata"].get("deletionTimestamp").is_some()
+    {
         return Ok(());
     }
     let mut stored = Value::clone(&stored);

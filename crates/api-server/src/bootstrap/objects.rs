@@ -69,8 +69,9 @@ static FLOW_ROWS: LazyLock<Vec<FlowRow>> = LazyLock::new(|| {
         .collect()
 });
 
+pub const FLOW_GROUP: &str = "flowcontrol.apiserver.k8s.io";
+
 pub fn flow_control() -> Vec<Wanted> {
-    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
     FLOW_ROWS
         .iter()
         .map(|row| {
@@ -79,11 +80,11 @@ pub fn flow_control() -> Vec<Wanted> {
                 _ => "prioritylevelconfigurations",
             };
             let object = json!({
-                "apiVersion": format!("{GROUP}/v1"), "kind": row.kind,
+                "apiVersion": format!("{FLOW_GROUP}/v1"), "kind": row.kind,
                 "metadata": {"name": row.name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}},
                 "spec": row.spec,
             });
-            Wanted::new(GROUP, "v1", resource, Policy::FlowControl, object)
+            Wanted::new(FLOW_GROUP, "v1", resource, Policy::FlowControl, object)
         })
         .collect()
 }

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::admission::items;
 use crate::authz::rbac::rule::{Rule, missing};
+use crate::fairness::config::{CATCH_ALL, EXEMPT};
+use crate::strategies::Strategy;
+use crate::strategies::flowcontrol::{FlowSchema, PriorityLevelConfiguration};
 
 /// What to do with the stored object.
 #[derive(Debug, PartialEq)]
@@ -59,15 +62,33 @@ fn add_missing_rules(merged: &mut Value, wanted: &Value) {
     }
 }
 
-/// A flow schema or priority level.
+/// A flow schema or priority level. Those that must exist are always brought back; the others while their
+/// annotation says so, or nobody has changed them since they were made. The annotation is then made to say which.
 pub fn flow_control(stored: &Value, wanted: &Value) -> Step {
-    if meta::annotation(stored, FLOW_AUTOUPDATE) == Some("false") || covers(&stored["spec"], &wanted["spec"])
-    {
-        return Step::Keep;
-    }
+    let said = match meta::annotation(stored, FLOW_AUTOUPDATE) {
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Some(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Some(false),
+        _ => None,
+    };
+    let mandatory = [EXEMPT, CATCH_ALL].contains(&meta::name(wanted));
+    let auto = mandatory || said.unwrap_or(crate::meta::generation(stored) <= 1);
     let mut merged = stored.clone();
-    merged["spec"] = wanted["spec"].clone();
-    Step::Update(merged)
+    if said != Some(auto) {
+        merged["metadata"]["annotations"][FLOW_AUTOUPDATE] = auto.to_string().into();
+    }
+    if auto {
+        let mut wanted = wanted.clone();
+        match wanted["kind"].as_str() {
+            Some("FlowSchema") => FlowSchema.default(&mut wanted),
+            _ => PriorityLevelConfiguration.default(&mut wanted),
+        }
+        merged["spec"] = wanted["spec"].take();
+        // What the exempt may take is the administrator's to say.
+        if let Some(exempt) = stored["spec"].get("exempt").filter(|e| e.is_object()) {
+            merged["spec"]["exempt"] = exempt.clone();
+        }
+    }
+    if merged == *stored { Step::Keep } else { Step::Update(merged) }
 }
 
 /// Everything else: its main fields are the cluster's own and put back, what others added stays.
@@ -80,6 +101,28 @@ pub fn owned(stored: &Value, wanted: &Value, fields: &[&str]) -> Step {
         }
     }
     if merged == *stored { Step::Keep } else { Step::Update(merged) }
+}
+
+/// Endpoints, or an EndpointSlice, of the `kubernetes` Service with this server's address; `None` if it is there.
+pub fn joined(stored: &Value, wanted: &Value) -> Option<Value> {
+    let slice = wanted["endpoints"].is_array();
+    let fields: &[&str] = if slice { &["endpoints", "ports"] } else { &["subsets"] };
+    let mut merged = stored.clone();
+    if items(&stored[fields[0]]).is_empty() {
+        fields.iter().for_each(|field| merged[*field] = wanted[*field].clone());
+        return Some(merged);
+    }
+    if slice {
+        let own = &wanted["endpoints"][0];
+        let known = items(&stored["endpoints"]).iter().any(|e| e["addresses"] == own["addresses"]);
+        crate::admission::push(&mut merged, "endpoints", own.clone());
+        return (!known).then_some(merged);
+    }
+    let own = &wanted["subsets"][0]["addresses"][0];
+    let has_own = |subset: &Value| items(&subset["addresses"]).iter().any(|a| a["ip"] == own["ip"]);
+    let known = items(&stored["subsets"]).iter().any(has_own);
+    crate::admission::push(&mut merged["subsets"][0], "addresses", own.clone());
+    (!known).then_some(merged)
 }
 
 fn merge_metadata(merged: &mut Value, wanted: &Value) {
@@ -149,6 +192,47 @@ mod tests {
         assert_eq!(rbac(&binding("x", json!([])), &binding("y", json!([]))), Step::Recreate);
         let missing = rbac(&binding("x", json!(["u"])), &binding("x", json!(["v"])));
         assert_eq!(missing, Step::Update(binding("x", json!(["u", "v"]))));
+    }
+
+    #[test]
+    fn a_changed_level_comes_back_unless_it_is_switched_off() {
+        let level = |name: &str, shares: u32, annotation: &str| {
+            json!({"kind": "PriorityLevelConfiguration", "status": {},
+                "metadata": {"name": name, "generation": 2, "annotations": {FLOW_AUTOUPDATE: annotation}},
+                "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": shares, "lendablePercent": 0,
+                    "limitResponse": {"type": "Reject"}}}})
+        };
+        let wanted = level("x", 5, "true");
+        assert_eq!(flow_control(&level("x", 5, "true"), &wanted), Step::Keep);
+        assert_eq!(flow_control(&level("x", 6, "true"), &wanted), Step::Update(wanted.clone()));
+        assert_eq!(flow_control(&level("x", 6, "false"), &wanted), Step::Keep);
+        // Changed by somebody who says nothing: left alone, and so noted.
+        assert_eq!(flow_control(&level("x", 6, ""), &wanted), Step::Update(level("x", 6, "false")));
+        let catch_all = level("catch-all", 5, "true");
+        assert_eq!(flow_control(&level("catch-all", 6, "false"), &catch_all), Step::Update(catch_all));
+    }
+
+    #[test]
+    fn a_server_joins_the_endpoints_of_the_others() {
+        let endpoints = |ips: &[&str]| {
+            let addresses: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+            json!({"subsets": [{"addresses": addresses, "ports": [{"port": 6443}]}]})
+        };
+        let slice = |ips: &[&str]| {
+            let endpoints: Vec<Value> = ips.iter().map(|ip| json!({"addresses": [ip]})).collect();
+            json!({"endpoints": endpoints, "ports": [{"port": 6443}]})
+        };
+        let cases = [
+            (endpoints(&["a"]), endpoints(&["b"]), Some(endpoints(&["a", "b"]))),
+            (endpoints(&["a", "b"]), endpoints(&["b"]), None),
+            (json!({"subsets": []}), endpoints(&["b"]), Some(endpoints(&["b"]))),
+            (slice(&["a"]), slice(&["b"]), Some(slice(&["a", "b"]))),
+            (slice(&["a"]), slice(&["a"]), None),
+            (json!({"endpoints": [], "ports": []}), slice(&["b"]), Some(slice(&["b"]))),
+        ];
+        for (stored, wanted, merged) in cases {
+            assert_eq!(joined(&stored, &wanted), merged, "{stored} {wanted}");
+        }
     }
 
     #[test]

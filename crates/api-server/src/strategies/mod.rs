@@ -5,10 +5,11 @@
 //! references, finalizers, uid, timestamps, generation, resourceVersion) is the generic path's own and
 //! checked there for every kind alike: a strategy says only how a name has to look.
 
+use futures::future::BoxFuture;
 use keelson_api_types::{FieldError, Gvr, StatusError};
 use serde_json::Value;
 
-use crate::alloc::Allocators;
+use crate::alloc::{Allocators, Reservation};
 use crate::types::{Objects, UserInfo};
 
 pub mod admissionregistration;
@@ -52,10 +53,8 @@ pub struct Ctx<'a> {
     pub allocators: &'a Allocators,
 }
 
-/// What an allocation does once the outcome of the write is known. Dropped without `commit`, it rolls back.
-pub trait Reservation: Send {
-    fn commit(self: Box<Self>);
-}
+/// A reservation that is being made; none for kinds that need nothing.
+pub type Reserving<'a> = Option<BoxFuture<'a, Result<Reservation, StatusError>>>;
 
 /// How long a deletion waits, as the strategy decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,25 +153,28 @@ pub trait Strategy: Send + Sync {
     }
 
     /// Takes what a new object needs from an allocator and writes it into the object.
-    fn reserve_create(
-        &self,
-        _ctx: &Ctx<'_>,
-        _object: &mut Value,
-    ) -> Result<Option<Box<dyn Reservation>>, StatusError> {
-        Ok(None)
+    fn reserve_create<'a>(&self, _ctx: &'a Ctx<'_>, _object: &'a mut Value) -> Reserving<'a> {
+        None
     }
 
-    fn reserve_update(
+    fn reserve_update<'a>(
         &self,
-        _ctx: &Ctx<'_>,
-        _object: &mut Value,
-        _old: &Value,
-    ) -> Result<Option<Box<dyn Reservation>>, StatusError> {
-        Ok(None)
+        _ctx: &'a Ctx<'_>,
+        _object: &'a mut Value,
+        _old: &'a Value,
+    ) -> Reserving<'a> {
+        None
     }
 
-    /// After the object is gone from the store: give back what it held.
-    fn released(&self, _allocators: &Allocators, _old: &Value) {}
+    /// After the object is gone from the store: gives back what it held.
+    fn released<'a>(
+        &self,
+        _allocators: &'a Allocators,
+        _objects: &'a dyn Objects,
+        _old: &'a Value,
+    ) -> Option<BoxFuture<'a, ()>> {
+        None
+    }
 }
 
 /// A kind without peculiarities.

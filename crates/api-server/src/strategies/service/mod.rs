@@ -2,14 +2,17 @@
 
 mod validate;
 
-use keelson_api_types::{FieldError, StatusError};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use keelson_api_types::FieldError;
 use serde_json::{Value, json};
 
 use super::check::{At, Errors};
 use super::common::{cidr_warnings, ip_warnings};
 use super::edit::{self, default, default_zero, same};
-use super::{Ctx, Reservation, Strategy, carry};
+use super::{Ctx, Reserving, Strategy, carry};
 use crate::alloc::{self, Allocators};
+use crate::types::Objects;
 
 pub use validate::cluster_ips as validate_cluster_ips;
 
@@ -124,25 +127,21 @@ impl Strategy for Service {
         ]
     }
 
-    fn reserve_create(
-        &self,
-        ctx: &Ctx<'_>,
-        object: &mut Value,
-    ) -> Result<Option<Box<dyn Reservation>>, StatusError> {
-        alloc::create(ctx.allocators, object, ctx.dry_run)
+    fn reserve_create<'a>(&self, ctx: &'a Ctx<'_>, object: &'a mut Value) -> Reserving<'a> {
+        Some(alloc::create(ctx.allocators, ctx.objects, object, ctx.dry_run).boxed())
     }
 
-    fn reserve_update(
-        &self,
-        ctx: &Ctx<'_>,
-        object: &mut Value,
-        old: &Value,
-    ) -> Result<Option<Box<dyn Reservation>>, StatusError> {
-        alloc::update(ctx.allocators, object, old, ctx.dry_run)
+    fn reserve_update<'a>(&self, ctx: &'a Ctx<'_>, object: &'a mut Value, old: &'a Value) -> Reserving<'a> {
+        Some(alloc::update(ctx.allocators, ctx.objects, object, old, ctx.dry_run).boxed())
     }
 
-    fn released(&self, allocators: &Allocators, old: &Value) {
-        allocators.release(old);
+    fn released<'a>(
+        &self,
+        allocators: &'a Allocators,
+        objects: &'a dyn Objects,
+        old: &'a Value,
+    ) -> Option<BoxFuture<'a, ()>> {
+        Some(allocators.release(objects, old).boxed())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Defaults and preparation.
 
+use futures::FutureExt;
+
 use super::*;
 
 #[test]
@@ -128,7 +130,10 @@ fn a_service_keeps_what_it_was_given() {
     let mut old =
         created("", "services", json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}));
     let gvr = Gvr::new("", "v1", "services");
-    with_ctx(&gvr, "", |ctx| strategy.reserve_create(ctx, &mut old).unwrap().unwrap().commit());
+    with_ctx(&gvr, "", |ctx| {
+        let reserving = strategy.reserve_create(ctx, &mut old).expect("a Service needs an address");
+        reserving.now_or_never().expect("nothing to wait for").expect("a free address");
+    });
     let mut new = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 81}]}});
     strategy.default(&mut new);
     with_ctx(&gvr, "", |ctx| strategy.prepare_update(ctx, &mut new, &old));

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::alloc::Allocators;
+use crate::alloc::testing::MapPorts;
 use crate::config::PortRange;
 use crate::types::{Change, Objects, UserInfo};
 
@@ -70,7 +71,11 @@ impl Objects for Nothing {
 fn with_ctx<T>(gvr: &Gvr, subresource: &str, act: impl FnOnce(&Ctx<'_>) -> T) -> T {
     let user = UserInfo { name: "alice".into(), groups: vec!["devs".into()], ..UserInfo::default() };
     let range = "10.96.0.0/16".parse().unwrap();
-    let allocators = Allocators::new(&[range], PortRange { first: 30000, last: 32767 });
+    let allocators = Allocators::new(
+        &[range],
+        PortRange { first: 30000, last: 32767 },
+        std::sync::Arc::<MapPorts>::default(),
+    );
     act(&Ctx {
         gvr,
         kind: "",

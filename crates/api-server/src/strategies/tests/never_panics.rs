@@ -1,5 +1,6 @@
 //! No object, however odd, brings a strategy down.
 
+use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -17,10 +18,10 @@ pub fn exercise(group: &str, resource: &str, object: &Value, old: &Value) {
                 "" => {
                     strategy.prepare_update(ctx, &mut new, old);
                     let _ = strategy.validate_update(&new, old);
-                    let _ = strategy.reserve_update(ctx, &mut new, old);
+                    let _ = strategy.reserve_update(ctx, &mut new, old).map(FutureExt::now_or_never);
                     let mut created = object.clone();
                     strategy.prepare_create(ctx, &mut created);
-                    let _ = strategy.reserve_create(ctx, &mut created);
+                    let _ = strategy.reserve_create(ctx, &mut created).map(FutureExt::now_or_never);
                 }
                 "status" => {
                     strategy.prepare_status_update(ctx, &mut new, old);
@@ -31,7 +32,7 @@ pub fn exercise(group: &str, resource: &str, object: &Value, old: &Value) {
                     let _ = strategy.validate_subresource_update(other, &new, old);
                 }
             }
-            strategy.released(ctx.allocators, old);
+            let _ = strategy.released(ctx.allocators, ctx.objects, old).map(FutureExt::now_or_never);
         });
     }
     let _ = strategy.validate(object);

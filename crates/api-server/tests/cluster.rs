@@ -1,0 +1,128 @@
+//! Two servers of one cluster over one etcd, and the ranges that addresses come from.
+
+use std::collections::HashSet;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::etcd::EtcdServer;
+use crate::support::{Client, Server, eventually};
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+
+fn service(name: &str, spec: Value) -> Value {
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"ports": [{"port": 80}]}});
+    for (field, value) in spec.as_object().unwrap() {
+        service["spec"][field] = value.clone();
+    }
+    service
+}
+
+async fn ready(admin: &Client, name: &str) {
+    eventually("the range is ready", || async {
+        let cidr = admin.get(&format!("{CIDRS}/{name}")).await.json();
+        let ready = &cidr["status"]["conditions"][0];
+        let good = (&ready["type"], &ready["status"]) == (&json!("Ready"), &json!("True"));
+        let kept = cidr["metadata"]["finalizers"] == json!(["networking.k8s.io/service-cidr-finalizer"]);
+        if good && kept { Ok(()) } else { Err(cidr.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_servers_never_give_the_same_address_or_port() {
+    let etcd = EtcdServer::start().await;
+    let config = keelson_store::EtcdConfig::new(vec![etcd.endpoint()]);
+    let store = keelson_store::open(keelson_store::StoreConfig::Etcd(config.clone())).await.unwrap();
+    let other = keelson_store::open(keelson_store::StoreConfig::Etcd(config)).await.unwrap();
+    let servers = [
+        Server::over(store, |c| c.service_cidr = "10.99.0.0/26".parse().unwrap()).await,
+        Server::over(other, |c| c.service_cidr = "10.99.0.0/26".parse().unwrap()).await,
+    ];
+    let admins = [servers[0].admin(), servers[1].admin()];
+    // Of 62 addresses the kubernetes Service has one.
+    let creates = (0..61).map(|i| {
+        let admin = admins[i % 2].clone();
+        async move { admin.post(SERVICES, &service(&format!("s-{i}"), json!({"type": "NodePort"}))).await }
+    });
+    let (mut ips, mut ports) = (HashSet::new(), HashSet::new());
+    for reply in join_all(creates).await {
+        let made = reply.expect(201);
+        assert!(ips.insert(made["spec"]["clusterIP"].as_str().unwrap().to_owned()), "{made}");
+        assert!(ports.insert(made["spec"]["ports"][0]["nodePort"].as_u64().unwrap()), "{made}");
+    }
+    let full = admins[1].post(SERVICES, &service("full", json!({}))).await;
+    full.refused(500, "InternalError", "range is full");
+    let taken = ports.iter().next().unwrap();
+    let port =
+        json!({"type": "NodePort", "clusterIP": "10.99.0.1", "ports": [{"port": 80, "nodePort": taken}]});
+    for admin in &admins {
+        let twice = admin.post(SERVICES, &service("twice", port.clone())).await;
+        twice.refused(422, "Invalid", "provided IP is already allocated");
+    }
+    // What one frees, the other can give.
+    let freed = admins[0].get(&format!("{SERVICES}/s-7")).await.json();
+    admins[0].delete(&format!("{SERVICES}/s-7"), None).await.expect(200);
+    let again = json!({"type": "NodePort", "clusterIP": freed["spec"]["clusterIP"],
+        "ports": [{"port": 80, "nodePort": freed["spec"]["ports"][0]["nodePort"]}]});
+    admins[1].post(SERVICES, &service("again", again)).await.expect(201);
+    let addresses = admins[0].get(ADDRESSES).await.json();
+    assert_eq!(addresses["items"].as_array().map(Vec::len), Some(62));
+}
+
+#[tokio::test]
+async fn a_second_range_serves_until_it_is_deleted_and_no_longer_used() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    ready(&admin, "kubernetes").await;
+    let outside = json!({"clusterIP": "10.200.0.77"});
+    let refused = admin.post(SERVICES, &service("s", outside.clone())).await;
+    refused.refused(422, "Invalid", "the provided network does not match the current range");
+    let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"},
+        "spec": {"cidrs": ["10.200.0.0/24"]}});
+    admin.post(CIDRS, &cidr).await.expect(201);
+    ready(&admin, "more").await;
+    admin.post(SERVICES, &service("s", outside.clone())).await.expect(201);
+    let address = admin.get(&format!("{ADDRESSES}/10.200.0.77")).await.expect(200);
+    assert_eq!(
+        address["spec"]["parentRef"],
+        json!({"resource": "services", "namespace": "default", "name": "s"})
+    );
+    assert_eq!(address["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"], "ipallocator.k8s.io");
+
+    admin.delete(&format!("{CIDRS}/more"), None).await;
+    eventually("the range waits for its address", || async {
+        let cidr = admin.get(&format!("{CIDRS}/more")).await.json();
+        let condition = &cidr["status"]["conditions"][0];
+        if condition["reason"] == "Terminating" { Ok(()) } else { Err(cidr.to_string()) }
+    })
+    .await;
+    let refused = admin.post(SERVICES, &service("t", json!({"clusterIP": "10.200.0.78"}))).await;
+    refused.refused(422, "Invalid", "the provided network does not match the current range");
+    admin.delete(&format!("{SERVICES}/s"), None).await.expect(200);
+    admin.get(&format!("{ADDRESSES}/10.200.0.77")).await.expect(404);
+    eventually("the range is gone", || async {
+        let reply = admin.get(&format!("{CIDRS}/more")).await;
+        if reply.status == 404 { Ok(()) } else { Err(reply.text()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_services_address_that_somebody_deletes_comes_back() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let made = admin.post(SERVICES, &service("s", json!({}))).await.expect(201);
+    let path = format!("{ADDRESSES}/{}", made["spec"]["clusterIP"].as_str().unwrap());
+    let before = admin.get(&path).await.expect(200);
+    admin.delete(&path, None).await;
+    eventually("the address is claimed again", || async {
+        let reply = admin.get(&path).await;
+        let back = reply.status == 200 && reply.json()["metadata"]["uid"] != before["metadata"]["uid"];
+        if back { Ok(()) } else { Err(reply.text()) }
+    })
+    .await;
+}
