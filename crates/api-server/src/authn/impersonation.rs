@@ -33,6 +33,7 @@ pub fn apply(
         return Err(AuthnError::Impersonation(error));
     }
     check(&user, &name, &uid, &groups, &extra, authorizer).map_err(AuthnError::Impersonation)?;
+    crate::audit::impersonating(&user);
     Ok(UserInfo { groups: effective_groups(&name, groups), name, uid, extra })
 }
 
