@@ -9,8 +9,11 @@ use keelson_daemon::{Health, Metrics};
 use tokio_util::sync::CancellationToken;
 
 use crate::alloc::Allocators;
+use crate::audit::{self, Audit};
 use crate::cache::Caches;
 use crate::config::Config;
+use crate::event_leases::EventLeases;
+use crate::fairness::{Fairness, Ticket};
 use crate::metrics::Requests;
 use crate::negotiate::{Accepted, Form, Offer, accepted};
 use crate::node::NodeClient;
@@ -28,6 +31,10 @@ pub struct App {
     pub health: Health,
     pub metrics: Metrics,
     pub requests: Requests,
+    pub fairness: Arc<Fairness>,
+    pub audit: OnceLock<Arc<Audit>>,
+    pub event_leases: EventLeases,
+    pub started: jiff::Timestamp,
     pub shutdown: CancellationToken,
     pub node: NodeClient,
     pub allocators: Allocators,
@@ -66,6 +73,8 @@ pub struct Call {
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// Sent with the response, successful or not.
     pub warnings: Vec<String>,
+    /// The seats that it takes while it is served.
+    pub ticket: Option<Ticket>,
 }
 
 impl Call {
@@ -101,9 +110,9 @@ impl Call {
 
     /// The whole body, at most as much as a request may carry.
     pub async fn body(&mut self) -> Result<bytes::Bytes, StatusError> {
-        match self.body.take() {
-            Some(body) => crate::codec::read_body(body).await,
-            None => Ok(bytes::Bytes::new()),
-        }
+        let Some(body) = self.body.take() else { return Ok(bytes::Bytes::new()) };
+        let bytes = crate::codec::read_body(body).await?;
+        audit::request_body(self.content_type(), &bytes);
+        Ok(bytes)
     }
 }

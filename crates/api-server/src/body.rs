@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use hyper::body::{Frame, Incoming, SizeHint};
 
@@ -28,6 +29,16 @@ pub enum Body {
 impl Body {
     pub fn empty() -> Self {
         Self::Whole(None)
+    }
+
+    /// Keeps a guard until a body that is made while it is sent has ended.
+    pub fn hold<G: Send + 'static>(self, guard: Option<G>) -> Self {
+        let Some(guard) = guard else { return self };
+        match self {
+            Self::Chunks(chunks, size) => Self::chunks(chunks.inspect(move |_| _ = &guard), size),
+            Self::Stream(stream) => Self::Stream(stream.inspect(move |_| _ = &guard).boxed()),
+            other => other,
+        }
     }
 
     pub fn chunks(chunks: impl Iterator<Item = Bytes> + Send + 'static, size: usize) -> Self {

@@ -31,8 +31,12 @@ pub struct Config {
     pub anonymous: bool,
     /// How long watches live when the client does not say: a random time from this to twice this, in seconds.
     pub min_request_timeout: u64,
-    /// Requests in flight (watches and streams aside) before 429.
+    /// Seats that requests share by priority and fairness; what finds none waits, or gets 429.
     pub max_requests_in_flight: usize,
+    /// How long Events are kept, in seconds.
+    pub event_ttl: u64,
+    /// What is recorded of requests, and where; nothing by default.
+    pub audit: Option<crate::audit::Config>,
     #[serde(alias = "log")]
     pub logging: LogConfig,
 }
@@ -116,6 +120,8 @@ impl Default for Config {
             anonymous: true,
             min_request_timeout: 1800,
             max_requests_in_flight: 600,
+            event_ttl: 3600,
+            audit: None,
             logging: LogConfig::default(),
         }
     }
@@ -216,6 +222,16 @@ impl Config {
             self.service_account_issuer.starts_with("https://"),
             "serviceAccountIssuer: must be an https URL".to_owned(),
         );
+        check(self.event_ttl > 0, "eventTtl: must be greater than 0".to_owned());
+        if let Some(audit) = &self.audit {
+            if let Err(error) = crate::audit::policy::Policy::load(&audit.policy_file) {
+                check(false, format!("audit.policyFile: {error}"));
+            }
+            let hook = audit.webhook.as_ref().is_none_or(|w| w.url.starts_with("https://"));
+            check(hook, "audit.webhook.url: must be an https URL".to_owned());
+            let some = audit.log.is_some() || audit.webhook.is_some();
+            check(some, "audit: needs a log or a webhook".to_owned());
+        }
         check(self.max_requests_in_flight > 0, "maxRequestsInFlight: must be greater than 0".to_owned());
         found
     }

@@ -6,6 +6,7 @@
 
 pub mod apiservices;
 pub mod app;
+pub mod audit;
 pub mod body;
 pub mod cache;
 pub mod codec;
@@ -14,6 +15,9 @@ pub mod convert;
 pub mod crd;
 pub mod custom;
 pub mod discovery;
+pub mod event_leases;
+pub mod fairness;
+pub mod identity;
 pub mod meta;
 pub mod metrics;
 pub mod negotiate;
@@ -33,6 +37,7 @@ pub mod subresources;
 pub mod types;
 pub mod verbs;
 mod weak;
+pub mod zpages;
 
 pub mod admission;
 pub mod alloc;

@@ -5,21 +5,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use keelson_api_types::Gvr;
 use keelson_daemon::Daemon;
 use keelson_store::Store;
 use tokio::task::JoinHandle;
 
-use crate::alloc::Allocators;
+use crate::alloc::{self, Allocators, StorePorts};
 use crate::app::App;
+use crate::audit::Audit;
 use crate::body::BoxError;
 use crate::cache::Caches;
 use crate::config::Config;
-use crate::metrics::Requests;
+use crate::event_leases::EventLeases;
+use crate::fairness::{self, Fairness};
+use crate::identity;
+use crate::metrics::{self, Metered, Requests};
 use crate::node::NodeClient;
 use crate::registry::Registry;
 use crate::server::{Error, Listener};
 use crate::types::{Objects, Security};
+use crate::weak::WeakObjects;
+
+/// What upstream's checks call the parts of the bootstrap, which here is one.
+const BOOTSTRAP: [&str; 6] = [
+    "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
+    "start-system-namespaces-controller",
+    "start-kubernetes-service-cidr-controller",
+    "start-cluster-authentication-info-controller",
+];
 
 /// A server that is up.
 pub struct Running {
@@ -57,13 +71,18 @@ pub async fn start(
     let listener = Listener::bind(&config).await?;
     let address =
         listener.address().map_err(|source| Error::Listen { address: config.listen_address(), source })?;
-    let caches = Caches::new(store);
+    let caches = Caches::new(Metered::new(store, &daemon.metrics));
     let registry = Registry::new(&caches);
     let node = NodeClient::new(&config).map_err(Error::Tls)?;
-    let allocators = Allocators::new(&[config.service_cidr], config.node_port_range);
+    let ports = Arc::new(StorePorts(caches.store().clone()));
+    let allocators = Allocators::new(&[config.service_cidr], config.node_port_range, ports);
     let app = Arc::new(App {
         allocators,
-        requests: Requests::new(&daemon.metrics, config.max_requests_in_flight),
+        requests: Requests::new(&daemon.metrics),
+        fairness: Fairness::new(&daemon.metrics, config.max_requests_in_flight),
+        audit: OnceLock::new(),
+        event_leases: EventLeases::new(caches.store().clone(), Duration::from_secs(config.event_ttl)),
+        started: jiff::Timestamp::now(),
         config,
         caches: caches.clone(),
         registry,
@@ -75,20 +94,29 @@ pub async fn start(
         emptying: Default::default(),
     });
     caches.start(daemon.shutdown.clone()).await.map_err(Error::Load)?;
-    load_allocators(&app);
+    app.allocators.load(&*app);
     let built = security(&app.config, app.clone(), address).map_err(Error::Security)?;
     let _ = app.security.set(built);
     add_checks(&app, &daemon);
     tokio::spawn(crate::crd::run(app.clone()));
+    metrics::collect_objects(&daemon.metrics, &app);
+    let objects = Arc::new(WeakObjects(Arc::downgrade(&(app.clone() as Arc<dyn Objects>))));
+    if let Some(config) = &app.config.audit {
+        let audit = Audit::start(config, &daemon.metrics, objects.clone(), &daemon.shutdown);
+        let _ = app.audit.set(audit.map_err(Error::Audit)?);
+    }
+    let host = hostname();
+    tokio::spawn(identity::run(objects.clone(), host, address.port(), daemon.shutdown.clone()));
+    tokio::spawn(fairness::run(app.fairness.clone(), objects.clone(), daemon.shutdown.clone()));
+    tokio::spawn(alloc::run(app.allocators.clone(), objects, daemon.shutdown.clone()));
     let serving = tokio::spawn(listener.serve(app.clone()));
     tracing::info!(%address, "serving");
     Ok(Running { address, app, serving })
 }
 
-/// What the stored Services hold is taken.
-fn load_allocators(app: &App) {
-    let services = app.list(&Gvr::new("", "v1", "services"), "");
-    app.allocators.load(services.iter().map(|s| &**s));
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// The checks behind `/livez` and `/readyz`, and the work that some of them wait for.
@@ -98,7 +126,9 @@ fn add_checks(app: &Arc<App>, daemon: &Daemon) {
         Some(app) if app.caches.is_following() => Ok(()),
         _ => Err("the watch of the store is down".to_owned()),
     };
+    daemon.health.add("log", || Ok(()));
     daemon.health.add("etcd", following.clone());
+    daemon.health.add_ready("etcd-readiness", following.clone());
     daemon.health.add_ready("informer-sync", following);
     let shutdown = daemon.shutdown.clone();
     daemon.health.add_ready("shutdown", move || match shutdown.is_cancelled() {
@@ -106,13 +136,12 @@ fn add_checks(app: &Arc<App>, daemon: &Daemon) {
         false => Ok(()),
     });
     let done = Arc::new(AtomicBool::new(false));
-    let check = done.clone();
-    daemon.health.add_ready("poststarthook/rbac/bootstrap-roles", move || {
-        match check.load(Ordering::Acquire) {
-            true => Ok(()),
-            false => Err("not finished".to_owned()),
-        }
-    });
+    for hook in BOOTSTRAP {
+        let check = done.clone();
+        daemon.health.add_ready(format!("poststarthook/{hook}"), move || {
+            check.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned())
+        });
+    }
     tokio::spawn(bootstrap(app.clone(), done));
 }
 

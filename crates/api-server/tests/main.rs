@@ -1,11 +1,18 @@
 //! The server over real TLS: one behaviour per test.
 
 mod apply;
+mod audit;
+mod cluster;
 mod crds;
 mod decoding;
 mod discovery;
+#[allow(dead_code)]
+#[path = "../../store/tests/support/etcd.rs"]
+mod etcd;
+mod fairness;
 mod lists;
 mod objects;
+mod observe;
 mod patches;
 mod protobuf;
 mod refusals;
@@ -13,3 +20,6 @@ mod security;
 mod security_endpoints;
 mod support;
 mod watches;
+
+/// Longer than an etcd takes to start on a loaded machine.
+const DEADLINE: std::time::Duration = support::WAIT;

@@ -33,6 +33,8 @@ pub struct ResourceCache {
 #[derive(Default)]
 struct Inner {
     entries: BTreeMap<Arc<str>, Arc<Entry>>,
+    /// Of all entries.
+    bytes: usize,
     history: VecDeque<Arc<CacheEvent>>,
     history_bytes: usize,
     /// The greatest revision whose change the history no longer has (or never had).
@@ -73,6 +75,12 @@ impl ResourceCache {
 
     pub fn len(&self) -> usize {
         self.inner.read().entries.len()
+    }
+
+    /// How many objects there are, and their bytes.
+    pub fn size(&self) -> (usize, usize) {
+        let inner = self.inner.read();
+        (inner.entries.len(), inner.bytes)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -167,6 +175,7 @@ impl ResourceCache {
         {
             let mut inner = self.inner.write();
             *inner = Inner { forgotten: revision, last_change: revision, ..Inner::default() };
+            inner.bytes = entries.iter().map(|e| e.bytes.len()).sum();
             inner.entries = entries.into_iter().map(|e| (e.key.clone(), Arc::new(e))).collect();
         }
         self.changed.send_replace(revision);
@@ -195,11 +204,14 @@ impl Inner {
             Some(entry) => {
                 let entry = Arc::new(entry);
                 let previous = self.entries.insert(entry.key.clone(), entry.clone());
+                self.bytes += entry.bytes.len();
+                self.bytes -= previous.as_ref().map_or(0, |p| p.bytes.len());
                 let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
                 CacheEvent::new(kind, revision, entry, previous)
             }
             None => {
                 let Some(last) = self.entries.remove(key) else { return };
+                self.bytes -= last.bytes.len();
                 let gone = Arc::new(last.at_revision(revision));
                 CacheEvent::new(ChangeKind::Deleted, revision, gone, Some(last))
             }

@@ -2,46 +2,82 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
 
+use bytes::Bytes;
 use futures::FutureExt;
-use http::{Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::Request;
 use hyper::body::Incoming;
 use keelson_api_types::{GroupResource, StatusError};
 
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
+use crate::fairness::{Schema, Ticket, estimate};
 use crate::request::{Query, RequestInfo};
 use crate::types::{Attributes, AuthnError, Decision, Peer, UserInfo};
-use crate::{discovery, response, subresources, verbs};
+use crate::{audit, discovery, response, subresources, verbs, zpages};
 
 /// Answers one request; never fails and never panics.
 pub(super) async fn handle(app: Arc<App>, peer: Peer, refused: bool, request: Request<Incoming>) -> Response {
-    let started = Instant::now();
     let head = request.method() == Method::HEAD;
     let query = Query::parse(request.uri().query());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
-    let label = app.requests.begin(&info);
-    let work = AssertUnwindSafe(route(&app, peer, refused, request, query, info)).catch_unwind();
-    let mut response = match work.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => response::error(&error),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|s| (*s).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            tracing::error!(panic = text, request = %label.path, "a handler panicked");
-            response::error(&StatusError::internal("apiserver panicked; see its log"))
+    let id = audit_id(request.headers());
+    let known =
+        || info.is_resource && app.registry.find(&info.group, &info.version, &info.resource).is_some();
+    let started = app.requests.begin(request.method(), request.headers(), &info, &query, known);
+    let outcome = match app.audit.get() {
+        None => guarded(&app, peer, refused, request, query, info).await,
+        Some(audit) => {
+            let uri = request.uri().path_and_query().map(|p| p.as_str().to_owned()).unwrap_or_default();
+            let record = audit.begin(audit::Head {
+                id: &id,
+                uri,
+                info: &info,
+                headers: request.headers(),
+                peer: peer.address,
+            });
+            audit::recorded(record, guarded(&app, peer, refused, request, query, info)).await
         }
     };
-    app.requests.end(&label, response.status(), started.elapsed());
+    let mut response = outcome.unwrap_or_else(|error| response::error(&error));
+    if let Ok(id) = HeaderValue::from_maybe_shared(id) {
+        response.headers_mut().insert("audit-id", id);
+    }
+    let mut response = app.requests.end(started, response);
     if head {
         *response.body_mut() = Body::empty();
     }
     response
+}
+
+/// The id that the client (or a server before this one) gave the request, or a new one.
+fn audit_id(headers: &HeaderMap) -> Bytes {
+    let given = headers.get("audit-id").map(HeaderValue::as_bytes).filter(|id| (1..=64).contains(&id.len()));
+    given.map_or_else(|| Bytes::from(uuid::Uuid::new_v4().to_string()), Bytes::copy_from_slice)
+}
+
+/// A handler's panic becomes an error.
+async fn guarded(
+    app: &Arc<App>,
+    peer: Peer,
+    refused: bool,
+    request: Request<Incoming>,
+    query: Query,
+    info: RequestInfo,
+) -> Result<Response, StatusError> {
+    let path = request.uri().path().to_owned();
+    let work = AssertUnwindSafe(route(app, peer, refused, request, query, info)).catch_unwind();
+    work.await.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|s| (*s).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        tracing::error!(panic = text, request = path, "a handler panicked");
+        audit::panicked(&text);
+        Err(StatusError::internal("apiserver panicked; see its log"))
+    })
 }
 
 async fn route(
@@ -52,17 +88,29 @@ async fn route(
     query: Query,
     info: RequestInfo,
 ) -> Result<Response, StatusError> {
-    let _slot = match info.is_long_running() {
-        true => None,
-        false => Some(app.requests.slot()?),
-    };
     let (mut parts, body) = request.into_parts();
     if refused && !parts.headers.contains_key(http::header::AUTHORIZATION) {
         return Err(StatusError::unauthorized("Unauthorized"));
     }
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let user = authenticate(app, &parts, &peer).await?;
-    authorize(app, &user, &info, &query)?;
+    if audit::authenticated(&user) == audit::policy::Level::RequestResponse {
+        // What is recorded must be legible.
+        parts.headers.remove(http::header::ACCEPT_ENCODING);
+    }
+    let is_watch = info.verb == "watch";
+    let ticket = match is_watch || !info.is_long_running() {
+        true => {
+            let work = |schema: &Schema| estimate::of(app, &info, &query, schema);
+            match app.fairness.enter(&info, &user, work).await {
+                Ok(ticket) => Some(ticket),
+                Err(refused) => return Ok(refused.respond()),
+            }
+        }
+        false => None,
+    };
+    let schema = ticket.as_ref().map(Ticket::schema);
+    let watching = is_watch.then(|| app.fairness.watchers.register(&info, &query)).flatten();
     let mut call = Call {
         method: parts.method,
         raw_query: parts.uri.query().map(str::to_owned),
@@ -74,11 +122,19 @@ async fn route(
         body: Some(body),
         upgrade,
         warnings: Vec::new(),
+        ticket,
     };
-    let answer = dispatch(app, &mut call).await;
+    let answer = match authorize(app, &call.user, &call.info, &call.query) {
+        Ok(()) => dispatch(app, &mut call).await,
+        Err(error) => Err(error),
+    };
     let mut answer = answer.unwrap_or_else(|error| response::error_as(&call.headers, &error));
     response::add_warnings(&mut answer, &call.warnings);
-    Ok(answer)
+    if let Some(schema) = schema {
+        schema.mark(&mut answer);
+    }
+    // What is made while it is sent keeps its seats, and a watch is counted, until then.
+    Ok(answer.map(|body| body.hold(call.ticket.take()).hold(watching)))
 }
 
 async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusError> {
@@ -109,8 +165,14 @@ fn paths(app: &Arc<App>, call: &Call) -> Result<Response, StatusError> {
     if let Some(answer) = app.health.respond(path, call.raw_query.as_deref()) {
         return Ok(whole(answer));
     }
+    if let Some(answer) = crate::fairness::dump(&app.fairness, path, &call.query) {
+        return Ok(answer);
+    }
     if path == "/metrics" {
         return Ok(whole(app.metrics.respond(&call.headers)));
+    }
+    if let Some(answer) = zpages::serve(app, call) {
+        return answer;
     }
     if let Some(answer) = discovery::serve(app, call) {
         return answer;
@@ -160,10 +222,15 @@ fn authorize(app: &App, user: &UserInfo, info: &RequestInfo, query: &Query) -> R
         field_selector: query.get("fieldSelector").filter(|_| selects),
         label_selector: query.get("labelSelector").filter(|_| selects),
     };
-    let reason = match app.authorizer()?.authorize(&attributes) {
-        Decision::Allow(_) => return Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
+    let (decision, reason) = match app.authorizer()?.authorize(&attributes) {
+        Decision::Allow(reason) => ("allow", reason),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => ("forbid", reason),
     };
+    audit::annotate("authorization.k8s.io/decision", || decision.to_owned());
+    audit::annotate("authorization.k8s.io/reason", || reason.clone());
+    if decision == "allow" {
+        return Ok(());
+    }
     Err(forbidden(&attributes, &reason))
 }
 

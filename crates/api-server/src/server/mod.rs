@@ -35,6 +35,8 @@ pub enum Error {
     Store(#[source] keelson_store::Error),
     #[error("could not load the store's objects")]
     Load(#[source] keelson_store::Error),
+    #[error("could not set up audit")]
+    Audit(#[source] crate::audit::Error),
     #[error("could not set up authentication and authorization")]
     Security(#[source] crate::body::BoxError),
 }

@@ -318,7 +318,7 @@ async fn remove(
     let write = Write { key, expect: Expect::Revision(stored.revision), value: None, lease: None };
     match writer.app.caches.store().write(write).await {
         Ok(written) => {
-            writer.resource.strategy.released(&writer.app.allocators, old);
+            writer.release(old).await;
             let bytes = replace_revision(&stored.bytes, written.revision);
             Ok(Ok(Deleted { stored: Stored::new(bytes, written.revision), gone: true }))
         }
@@ -343,7 +343,7 @@ async fn mark(
         key: writer.resource.store_key(writer.namespace, name),
         expect: Expect::Revision(stored.revision),
         value: Some(bytes.clone()),
-        lease: None,
+        lease: writer.lease().await?,
     };
     match writer.app.caches.store().write(write).await {
         Ok(written) => Ok(Ok(writer.written(name, &bytes, written.revision).await?)),

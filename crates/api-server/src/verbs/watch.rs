@@ -8,6 +8,7 @@ use futures::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use keelson_api_types::StatusError;
+use prometheus_client::metrics::counter::Counter;
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval};
@@ -18,6 +19,7 @@ use crate::app::{App, Call};
 use crate::body::{Body, Response};
 use crate::cache::{CacheEvent, Entry, Selection};
 use crate::convert;
+use crate::fairness::Ticket;
 use crate::negotiate::Encoding;
 use crate::options::ListOptions;
 use crate::presenter::Presenter;
@@ -60,6 +62,8 @@ pub async fn serve(
             .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY)),
         first: true,
         done: false,
+        ticket: call.ticket.take(),
+        sent: app.requests.watch_events(&resource.gvr.group, &resource.gvr.version, &resource.gvr.resource),
     };
     let lines = watcher.begin(&start).await?;
     let deadline = tokio::time::sleep(timeout);
@@ -126,6 +130,9 @@ struct Watcher {
     /// Nothing was sent yet (of a table, the first object carries the columns).
     first: bool,
     done: bool,
+    /// The seats that the initial events take.
+    ticket: Option<Ticket>,
+    sent: Counter,
 }
 
 impl Watcher {
@@ -162,6 +169,7 @@ impl Watcher {
             if out.is_empty() {
                 self.take_changes(&mut out).await;
             }
+            self.sent.inc_by(out.lines.len() as u64);
             if let Some(bytes) = out.finish() {
                 return Some((bytes, self));
             }
@@ -176,9 +184,11 @@ impl Watcher {
             let Some(entry) = self.initial.next() else { break };
             out.push(self.presenter.event("ADDED", &entry, std::mem::take(&mut self.first)));
         }
-        if self.initial.len() == 0
-            && let Some(revision) = self.end_mark.take()
-        {
+        if self.initial.len() > 0 {
+            return;
+        }
+        self.ticket = None;
+        if let Some(revision) = self.end_mark.take() {
             let line = self.bookmark(revision, true);
             out.push(line);
         }

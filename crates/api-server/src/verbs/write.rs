@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use keelson_api_types::{FieldError, StatusError};
-use keelson_store::{Expect, KeyValue, Write, WriteError};
+use keelson_store::{Expect, KeyValue, LeaseId, Write, WriteError};
 use serde_json::Value;
 
+use crate::alloc::Reservation;
 use crate::app::App;
 use crate::cache::{Entry, entry_of, splice_revision};
 use crate::codec;
@@ -15,7 +16,7 @@ use crate::convert;
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::Resource;
-use crate::strategies::Ctx;
+use crate::strategies::{Ctx, Reserving};
 use crate::types::{AdmissionRequest, Attributes, Decision, Operation, UserInfo};
 
 /// The largest object the store takes in one request, as etcd's default has it.
@@ -125,10 +126,12 @@ impl Writer<'_> {
             dry_run: self.options.dry_run,
             warnings: Vec::new(),
         };
+        let since = std::time::Instant::now();
         let outcome = match mutate {
             true => admission.admit(&mut request).await,
             false => admission.validate(&mut request).await,
         };
+        self.app.requests.admitted(op, mutate, outcome.is_err(), since);
         warnings.append(&mut request.warnings);
         outcome
     }
@@ -167,13 +170,24 @@ impl Writer<'_> {
         errors.extend(strategy.validate(&object));
         self.refuse(&name, errors)?;
         warnings.extend(strategy.warnings(&object, None));
-        let reservation = strategy.reserve_create(&self.ctx(&name), &mut object)?;
-        self.admission(Operation::Create, &name, Some(&mut object), None, false, warnings).await?;
-        let stored = self.insert(&mut object, name, generated.then_some(base)).await?;
-        if let Some(reservation) = reservation.filter(|_| !self.options.dry_run) {
-            reservation.commit();
+        let ctx = self.ctx(&name);
+        let reservation = reserved(strategy.reserve_create(&ctx, &mut object)).await?;
+        let write = async {
+            self.admission(Operation::Create, &name, Some(&mut object), None, false, warnings).await?;
+            self.insert(&mut object, name.clone(), generated.then_some(base)).await
+        };
+        let outcome = write.await;
+        self.settle(reservation, outcome.is_ok()).await;
+        outcome
+    }
+
+    /// Keeps or gives back what a write has reserved.
+    async fn settle(&self, reservation: Option<Reservation>, done: bool) {
+        match reservation {
+            Some(reservation) if done && !self.options.dry_run => reservation.commit(self.app).await,
+            Some(reservation) => drop(reservation.roll_back(self.app).await),
+            None => {}
         }
-        Ok(stored)
     }
 
     fn name_it(&self, object: &mut Value, base: &str) -> String {
@@ -211,11 +225,27 @@ impl Writer<'_> {
             let free = got.kv.is_none();
             return Ok(free.then(|| Stored::new(codec::encode(object).into(), 0)));
         }
-        let write = Write { key, expect: Expect::Absent, value: Some(bytes.clone()), lease: None };
+        let write =
+            Write { key, expect: Expect::Absent, value: Some(bytes.clone()), lease: self.lease().await? };
         match self.app.caches.store().write(write).await {
             Ok(written) => Ok(Some(self.written(name, &bytes, written.revision).await?)),
             Err(WriteError::Conflict { .. }) => Ok(None),
             Err(error) => Err(write_error(&error)),
+        }
+    }
+
+    /// What the object hangs on in the store: Events are forgotten in time.
+    pub async fn lease(&self) -> Result<Option<LeaseId>, StatusError> {
+        match &*self.resource.storage {
+            "events" => self.app.event_leases.get().await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives back what an object held that is gone.
+    pub async fn release(&self, old: &Value) {
+        if let Some(released) = self.resource.strategy.released(&self.app.allocators, self.app, old) {
+            released.await;
         }
     }
 
@@ -391,18 +421,18 @@ impl Writer<'_> {
         }
         self.refuse(name, self.validate(&new, &old))?;
         warnings.extend(self.resource.strategy.warnings(&new, Some(&old)));
+        let ctx = self.ctx(name);
         let reservation = match self.subresource {
-            "" => self.resource.strategy.reserve_update(&self.ctx(name), &mut new, &old)?,
+            "" => reserved(self.resource.strategy.reserve_update(&ctx, &mut new, &old)).await?,
             _ => None,
         };
-        self.admission(Operation::Update, name, Some(&mut new), Some(&old), false, warnings).await?;
-        let attempt = self.replace(name, stored, &new, &old).await?;
-        if let (Attempt::Done(_), Some(reservation)) = (&attempt, reservation)
-            && !self.options.dry_run
-        {
-            reservation.commit();
-        }
-        Ok(attempt)
+        let write = async {
+            self.admission(Operation::Update, name, Some(&mut new), Some(&old), false, warnings).await?;
+            self.replace(name, stored, &new, &old).await
+        };
+        let outcome = write.await;
+        self.settle(reservation, matches!(outcome, Ok(Attempt::Done(_)))).await;
+        outcome
     }
 
     fn prepare_meta(&self, name: &str, new: &mut Value, old: &Value) -> Result<(), StatusError> {
@@ -472,18 +502,25 @@ impl Writer<'_> {
             key: self.resource.store_key(self.namespace, name),
             expect: Expect::Revision(stored.revision),
             value: (!gone).then(|| bytes.clone()),
-            lease: None,
+            lease: self.lease().await?,
         };
         match self.app.caches.store().write(write).await {
             Ok(written) => {
                 if gone {
-                    self.resource.strategy.released(&self.app.allocators, old);
+                    self.release(old).await;
                 }
                 done(self.written(name, &bytes, written.revision).await?, gone)
             }
             Err(WriteError::Conflict { current }) => Ok(Attempt::Lost(current)),
             Err(error) => Err(write_error(&error)),
         }
+    }
+}
+
+async fn reserved(reserving: Reserving<'_>) -> Result<Option<Reservation>, StatusError> {
+    match reserving {
+        Some(reserving) => reserving.await.map(Some),
+        None => Ok(None),
     }
 }
 

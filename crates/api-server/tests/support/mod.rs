@@ -17,11 +17,16 @@ use hyper_util::rt::TokioExecutor;
 use keelson_api_server::config::{Bind, Config};
 use keelson_api_server::run::{Running, product_security, start};
 use keelson_daemon::Daemon;
+use keelson_daemon::tls::rustls::ClientConfig;
 use keelson_daemon::tls::{ClientFiles, client_config};
 use keelson_pki::{Ca, ClusterIdentity, Request as Certificate, Usage, ensure_all};
 use keelson_store::{EmbeddedConfig, Store, StoreConfig};
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 pub const WAIT: Duration = Duration::from_secs(20);
 
@@ -30,14 +35,33 @@ pub struct Server {
     daemon: Daemon,
     /// Outlives the server, which only one process may have open.
     store: Arc<dyn Store>,
+    tune: Tune,
     running: Option<Running>,
 }
+
+type Tune = Box<dyn Fn(&mut Config)>;
 
 impl Server {
     /// A server that is ready.
     pub async fn start() -> Self {
-        keelson_daemon::tls::provider();
+        Self::with(|_| {}).await
+    }
+
+    /// One whose configuration is another than usual.
+    pub async fn with(tune: impl Fn(&mut Config) + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let embedded = EmbeddedConfig::new(dir.path().join("store.redb"));
+        let store = keelson_store::open(StoreConfig::Embedded(embedded)).await.unwrap();
+        Self::build(dir, store, Box::new(tune)).await
+    }
+
+    /// One of several over a store.
+    pub async fn over(store: Arc<dyn Store>, tune: impl Fn(&mut Config) + 'static) -> Self {
+        Self::build(tempfile::tempdir().unwrap(), store, Box::new(tune)).await
+    }
+
+    async fn build(dir: TempDir, store: Arc<dyn Store>, tune: Tune) -> Self {
+        keelson_daemon::tls::provider();
         let identity = ClusterIdentity {
             name: "test".into(),
             server: "https://127.0.0.1:6443".into(),
@@ -48,21 +72,20 @@ impl Server {
             extra_sans: Vec::new(),
         };
         ensure_all(dir.path(), &identity).unwrap();
-        let embedded = EmbeddedConfig::new(dir.path().join("store.redb"));
-        let store = keelson_store::open(StoreConfig::Embedded(embedded)).await.unwrap();
         let daemon = Daemon::new("keelson-api-server");
-        let mut server = Self { dir, daemon, store, running: None };
+        let mut server = Self { dir, daemon, store, tune, running: None };
         server.open().await;
         server
     }
 
     async fn open(&mut self) {
-        let config = Config {
+        let mut config = Config {
             bind: Bind { address: "127.0.0.1".parse().unwrap(), port: 0 },
             data_dir: self.dir.path().to_owned(),
             pki_dir: self.dir.path().join("pki"),
             ..Config::default()
         };
+        (self.tune)(&mut config);
         self.daemon = Daemon::new("keelson-api-server");
         let running =
             start(config, self.daemon.clone(), self.store.clone(), product_security()).await.unwrap();
@@ -125,7 +148,7 @@ impl Server {
             .build();
         let http = HttpClient::builder(TokioExecutor::new()).build(connector);
         let address = self.running.as_ref().unwrap().address;
-        Client { http, base: format!("https://{address}"), headers: Vec::new() }
+        Client { http, base: format!("https://{address}"), headers: Vec::new(), tls, address }
     }
 }
 
@@ -140,6 +163,8 @@ pub struct Client {
     http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: String,
     headers: Vec<(&'static str, String)>,
+    tls: Arc<ClientConfig>,
+    address: std::net::SocketAddr,
 }
 
 pub struct Reply {
@@ -235,6 +260,13 @@ impl Client {
             other => format!("application/{other}-patch+json"),
         };
         self.send(Method::PATCH, path, &kind, body.to_string()).await
+    }
+
+    /// A connection to speak by hand on.
+    pub async fn stream(&self) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::from(self.address.ip());
+        TlsConnector::from(self.tls.clone()).connect(name, tcp).await.unwrap()
     }
 
     pub async fn watch(&self, path: &str) -> Watch {

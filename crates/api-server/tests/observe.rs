@@ -1,0 +1,137 @@
+//! What the server shows of itself.
+
+use serde_json::json;
+
+use crate::support::{CONFIG_MAPS, Server, config_map, eventually};
+
+#[tokio::test]
+async fn requests_are_counted_under_upstreams_names_and_labels() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(CONFIG_MAPS, &config_map("a")).await.expect(201);
+    admin.get(CONFIG_MAPS).await.expect(200);
+    admin.patch(&format!("{CONFIG_MAPS}/a?fieldManager=t"), "apply", &config_map("a")).await;
+    admin.get("/apis/made.up/v1/things").await;
+    let mut watch = admin.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
+    assert!(watch.seen().await.starts_with("ADDED"));
+    let text = admin.get("/metrics").await.text();
+    let labels = |verb: &str, scope: &str| {
+        format!(
+            "verb=\"{verb}\",dry_run=\"\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"{scope}\",component=\"apiserver\""
+        )
+    };
+    let wanted = [
+        format!("apiserver_request_total{{{},code=\"201\"}} 1", labels("POST", "resource")),
+        format!("apiserver_request_total{{{},code=\"200\"}} 1", labels("LIST", "namespace")),
+        format!("apiserver_request_duration_seconds_count{{{}}} 1", labels("LIST", "namespace")),
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1".to_owned(),
+        "apiserver_watch_events_total{group=\"\",version=\"v1\",resource=\"configmaps\"} ".to_owned(),
+        "apiserver_storage_objects{resource=\"configmaps\"} ".to_owned(),
+        "apiserver_resource_objects{group=\"apps\",resource=\"deployments\"} 0".to_owned(),
+        "etcd_request_duration_seconds_count{operation=\"create\",group=\"\",resource=\"configmaps\"} ".to_owned(),
+        "apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"false\",type=\"validate\"} ".to_owned(),
+    ];
+    for line in wanted {
+        assert!(text.contains(&line), "{line}\n{text}");
+    }
+    let lasting =
+        "apiserver_longrunning_requests{verb=\"WATCH\",group=\"\",version=\"v1\",resource=\"configmaps\"";
+    assert!(text.lines().any(|l| l.starts_with(lasting) && l.ends_with(" 1")), "{text}");
+    assert!(text.contains("verb=\"APPLY\""), "{text}");
+    assert!(!text.contains("made.up"), "{text}");
+    drop(watch);
+    eventually("the watch is no longer counted", || async {
+        let text = admin.get("/metrics").await.text();
+        let gone = text.lines().any(|l| l.starts_with(lasting) && l.ends_with(" 0"));
+        if gone { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_pages_of_status_and_flags_are_text_or_objects() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let text = admin.get("/statusz").await;
+    assert_eq!(text.headers["content-type"], "text/plain; charset=utf-8");
+    for part in ["\nkube-apiserver statusz\nWarning: ", "\nUp: 0 hr 00 min", "\nEmulation version: 1.36\n"] {
+        assert!(text.text().contains(part), "{}", text.text());
+    }
+    let kind =
+        |kind: &str| admin.with("accept", format!("application/json;v=v1beta1;g=config.k8s.io;as={kind}"));
+    let status = kind("Statusz").get("/statusz").await.expect(200);
+    assert_eq!(
+        (&status["kind"], &status["apiVersion"]),
+        (&json!("Statusz"), &json!("config.k8s.io/v1beta1"))
+    );
+    assert_eq!(status["emulationVersion"], "1.36");
+    let flags = kind("Flagz").get("/flagz").await.expect(200);
+    assert_eq!(flags["flags"]["service-cluster-ip-range"], "10.96.0.0/16");
+    assert!(admin.get("/flagz").await.text().contains("\nevent-ttl=3600s\n"));
+    admin.with("accept", "application/json").get("/statusz").await.refused(
+        406,
+        "NotAcceptable",
+        "text/plain",
+    );
+    assert_eq!(server.client("jane", &["system:authenticated"]).get("/statusz").await.status, 403);
+}
+
+#[tokio::test]
+async fn checks_are_named_as_upstreams_and_can_be_asked_alone_or_left_out() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let text = admin.get("/readyz?verbose&exclude=etcd").await.text();
+    for line in [
+        "[+]ping ok",
+        "[+]log ok",
+        "[+]etcd excluded: ok",
+        "[+]etcd-readiness ok",
+        "[+]informer-sync ok",
+        "[+]poststarthook/rbac/bootstrap-roles ok",
+        "[+]poststarthook/priority-and-fairness-config-producer ok",
+        "[+]shutdown ok",
+        "readyz check passed",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert_eq!(admin.get("/livez/etcd").await.text(), "ok");
+    assert_eq!(admin.get("/readyz/poststarthook/rbac/bootstrap-roles").await.text(), "ok");
+    assert_eq!(admin.get("/livez/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_server_has_a_lease_of_its_own() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?labelSelector=apiserver.kubernetes.io/identity%3Dkube-apiserver";
+    eventually("the lease", || async {
+        let leases = admin.get(path).await.json();
+        let lease = &leases["items"][0];
+        let name = lease["metadata"]["name"].as_str().unwrap_or_default();
+        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+        let good = name.starts_with("apiserver-") && holder.starts_with(&format!("{name}_"));
+        if good { Ok(()) } else { Err(leases.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_are_forgotten_after_their_time() {
+    let server = Server::with(|config| config.event_ttl = 2).await;
+    let admin = server.admin();
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
+        "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}, "type": "Normal",
+        "reason": "R", "message": "m", "count": 1});
+    let path = "/api/v1/namespaces/default/events";
+    admin.post(path, &event).await.expect(201);
+    // A change does not take it off its lease.
+    let counted = admin.patch(&format!("{path}/e"), "merge", &json!({"count": 2})).await;
+    assert_eq!(counted.expect(200)["count"], 2);
+    admin.post(CONFIG_MAPS, &config_map("stays")).await.expect(201);
+    eventually("the event is gone", || async {
+        let reply = admin.get(&format!("{path}/e")).await;
+        if reply.status == 404 { Ok(()) } else { Err(reply.text()) }
+    })
+    .await;
+    admin.get(&format!("{CONFIG_MAPS}/stays")).await.expect(200);
+}
