@@ -12,6 +12,7 @@ use crate::alloc::Allocators;
 use crate::audit::{self, Audit};
 use crate::cache::Caches;
 use crate::config::Config;
+use crate::encrypt::EncryptedStore;
 use crate::event_leases::EventLeases;
 use crate::fairness::{Fairness, Ticket};
 use crate::metrics::Requests;
@@ -26,6 +27,8 @@ use crate::types::{Authorizer, Peer, Security, UserInfo};
 pub struct App {
     pub config: Config,
     pub caches: Arc<Caches>,
+    /// The layer over the store, where there is encryption at rest.
+    pub encrypted: Option<Arc<EncryptedStore>>,
     pub registry: Registry,
     pub security: OnceLock<Arc<dyn Security>>,
     pub health: Health,

@@ -8,6 +8,11 @@ use keelson_daemon::{LogConfig, Validate};
 use keelson_store::{EmbeddedConfig, StoreConfig};
 use serde::Deserialize;
 
+use crate::authn::config::{AuthenticationConfiguration, RequestHeader, TokenCache, TokenWebhook};
+use crate::authz::config::AuthorizationConfiguration;
+use crate::encrypt::config::EncryptionConfiguration;
+use crate::structured::Source;
+
 /// `/etc/keelson/api-server.yaml`. Every key has a default; unknown keys are refused.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -28,7 +33,21 @@ pub struct Config {
     /// Audiences a token may be for when its request names none; the issuer by default.
     pub api_audiences: Vec<String>,
     /// Whether requests without credentials are `system:anonymous` (and then subject to RBAC) or refused.
+    /// Ignored where `authentication` says it.
     pub anonymous: bool,
+    /// Token issuers and anonymous access: an `AuthenticationConfiguration`, or `{file: PATH}` for one that is
+    /// followed.
+    pub authentication: Option<Source<AuthenticationConfiguration>>,
+    pub token_cache: TokenCache,
+    pub token_webhook: Option<TokenWebhook>,
+    pub request_header: RequestHeader,
+    /// Who is asked whether a request is allowed: an `AuthorizationConfiguration`, or `{file: PATH}` for one that
+    /// is followed. Node and RBAC if absent.
+    pub authorization: Option<Source<AuthorizationConfiguration>>,
+    /// Paths that everybody who is known, or anonymous where that is enabled, may get; a final `*` matches the rest.
+    pub always_allow_paths: Vec<String>,
+    /// Encryption at rest: an `EncryptionConfiguration`, or `{file: PATH}` for one that is followed.
+    pub encryption: Option<Source<EncryptionConfiguration>>,
     /// How long watches live when the client does not say: a random time from this to twice this, in seconds.
     pub min_request_timeout: u64,
     /// Seats that requests share by priority and fairness; what finds none waits, or gets 429.
@@ -118,6 +137,13 @@ impl Default for Config {
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
             api_audiences: Vec::new(),
             anonymous: true,
+            authentication: None,
+            token_cache: TokenCache::default(),
+            token_webhook: None,
+            request_header: RequestHeader::default(),
+            authorization: None,
+            always_allow_paths: ["/healthz", "/livez", "/readyz"].map(str::to_owned).to_vec(),
+            encryption: None,
             min_request_timeout: 1800,
             max_requests_in_flight: 600,
             event_ttl: 3600,
@@ -233,6 +259,14 @@ impl Config {
             check(some, "audit: needs a log or a webhook".to_owned());
         }
         check(self.max_requests_in_flight > 0, "maxRequestsInFlight: must be greater than 0".to_owned());
+        found.extend(self.authentication.iter().flat_map(|s| s.problems("authentication")));
+        let issuers = self.authentication.as_ref().and_then(|s| s.load().ok());
+        let overlap = issuers.and_then(|i| i.overlaps(&self.service_account_issuer));
+        found.extend(overlap.map(|problem| format!("authentication.{problem}")));
+        found.extend(self.token_webhook.iter().flat_map(|w| w.problems("tokenWebhook")));
+        found.extend(self.request_header.problems("requestHeader"));
+        found.extend(self.authorization.iter().flat_map(|s| s.problems("authorization")));
+        found.extend(self.encryption.iter().flat_map(|s| s.problems("encryption")));
         found
     }
 }

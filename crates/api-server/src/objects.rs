@@ -108,7 +108,9 @@ impl Objects for App {
     fn subscribe(&self, gvr: &Gvr) -> UnboundedReceiver<Change> {
         let (sender, receiver) = unbounded_channel();
         if let Some(resource) = self.registry.get(gvr) {
-            tokio::spawn(follow(self.caches.clone(), resource.cache.clone(), sender));
+            let following = follow(self.caches.clone(), resource.cache.clone(), sender);
+            // Whoever subscribes may outlive the server, which must let go of its store.
+            tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(following));
         }
         receiver
     }

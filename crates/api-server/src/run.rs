@@ -15,6 +15,7 @@ use crate::audit::Audit;
 use crate::body::BoxError;
 use crate::cache::Caches;
 use crate::config::Config;
+use crate::encrypt::{EncryptedStore, Encryption};
 use crate::event_leases::EventLeases;
 use crate::fairness::{self, Fairness};
 use crate::identity;
@@ -71,7 +72,18 @@ pub async fn start(
     let listener = Listener::bind(&config).await?;
     let address =
         listener.address().map_err(|source| Error::Listen { address: config.listen_address(), source })?;
-    let caches = Caches::new(Metered::new(store, &daemon.metrics));
+    let mut store: Arc<dyn Store> = Metered::new(store, &daemon.metrics);
+    let mut encrypted = None;
+    if let Some(source) = &config.encryption {
+        let encryption =
+            Encryption::start(source, daemon.shutdown.clone()).await.map_err(Error::Encryption)?;
+        let weak = Arc::downgrade(&encryption);
+        daemon.health.add("kms-providers", move || weak.upgrade().map_or(Ok(()), |e| e.health()));
+        let layer = Arc::new(EncryptedStore::new(store, encryption));
+        store = layer.clone();
+        encrypted = Some(layer);
+    }
+    let caches = Caches::new(store);
     let registry = Registry::new(&caches);
     let node = NodeClient::new(&config).map_err(Error::Tls)?;
     let ports = Arc::new(StorePorts(caches.store().clone()));
@@ -85,6 +97,7 @@ pub async fn start(
         started: jiff::Timestamp::now(),
         config,
         caches: caches.clone(),
+        encrypted,
         registry,
         security: OnceLock::new(),
         health: daemon.health.clone(),

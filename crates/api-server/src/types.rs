@@ -83,9 +83,40 @@ pub enum Decision {
     NoOpinion(String),
 }
 
-/// Decides from memory, so that no request waits for another one's I/O.
+/// A decision, and what went wrong on the way to it; empty if nothing did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub decision: Decision,
+    pub error: String,
+}
+
+impl Verdict {
+    pub fn is_allowed(&self) -> bool {
+        matches!(self.decision, Decision::Allow(_))
+    }
+
+    /// Why, for whoever was not allowed.
+    pub fn reason(&self) -> &str {
+        match &self.decision {
+            Decision::Allow(reason) | Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
+        }
+    }
+}
+
+impl From<Decision> for Verdict {
+    fn from(decision: Decision) -> Self {
+        Self { decision, error: String::new() }
+    }
+}
+
 pub trait Authorizer: Send + Sync {
+    /// Decides at once, for callers that cannot wait. Where a webhook is to be asked, this blocks its thread.
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+
+    /// The same for everybody who can wait.
+    fn decide<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Verdict> {
+        Box::pin(std::future::ready(self.authorize(attributes).into()))
+    }
 
     /// The rules that apply to a user in a namespace, for SelfSubjectRulesReview: a
     /// `SubjectRulesReviewStatus`.
@@ -99,9 +130,6 @@ pub enum AuthnError {
     /// A credential was presented and is wrong. The reason is logged, never sent.
     #[error("the presented credential is not valid: {0}")]
     Invalid(String),
-    /// The credential is good, but its owner may not act as whom it asks to; the status is the answer.
-    #[error("impersonation is refused")]
-    Impersonation(#[source] StatusError),
 }
 
 /// `Ok(None)` when the request carries no credential that this authenticator knows.

@@ -2,10 +2,13 @@
 
 mod apply;
 mod audit;
+mod authentication;
+mod authorization;
 mod cluster;
 mod crds;
 mod decoding;
 mod discovery;
+mod encryption;
 #[allow(dead_code)]
 #[path = "../../store/tests/support/etcd.rs"]
 mod etcd;
@@ -18,6 +21,7 @@ mod protobuf;
 mod refusals;
 mod security;
 mod security_endpoints;
+mod shutdown;
 mod support;
 mod watches;
 

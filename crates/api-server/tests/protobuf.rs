@@ -151,3 +151,15 @@ async fn definitions_come_as_messages_and_their_objects_do_not() {
     let refused = admin.send(Method::POST, gears, PROTOBUF, body).await;
     refused.refused(415, "UnsupportedMediaType", "application/json");
 }
+
+#[tokio::test]
+async fn reviews_are_answered_as_messages() {
+    let server = Server::start().await;
+    let client = server.admin().with("accept", "application/vnd.kubernetes.protobuf,application/json");
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let body = proto::encode(&review).unwrap();
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let answer = message(&client.send(Method::POST, path, PROTOBUF, body).await, 201);
+    assert_eq!(answer["status"]["allowed"], true, "{answer}");
+}

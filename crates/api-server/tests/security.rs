@@ -168,7 +168,7 @@ async fn acting_as_another_needs_the_right_to() {
     assert_eq!((code, &me["status"]["userInfo"]["username"]), (201, &json!("bob")));
     let jane = plane.client("jane", &[]);
     let refused = ask(&jane, "POST", path, Some(&whoami), &[("impersonate-user", "bob")]).await;
-    let text = r#"users "bob" is forbidden: User "jane" cannot impersonate resource "users" in API group "" at the cluster scope"#;
+    let text = r#"selfsubjectreviews.authentication.k8s.io is forbidden: User "jane" cannot impersonate-on:user-info:create resource "selfsubjectreviews" in API group "authentication.k8s.io" at the cluster scope"#;
     assert_eq!(message(&refused), (403, "Forbidden", text));
 }
 

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("host", 1),
     ("tls", 1),
     ("cri", 2),
+    ("kms", 2),
     ("client", 2),
     ("streams", 2),
     ("daemon", 3),

@@ -67,7 +67,7 @@ impl Chain {
 
     async fn run_validate(&self, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
         let objects = self.objects.as_ref();
-        escalation::check(&self.rbac, self.authorizer.as_ref(), r)?;
+        escalation::check(&self.rbac, self.authorizer.as_ref(), r).await?;
         limit_ranger::validate(objects, r)?;
         service_account::validate(objects, r).await?;
         pod_security::validate(objects, r)?;

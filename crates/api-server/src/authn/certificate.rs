@@ -15,9 +15,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::types::{AuthnError, PeerCert, UserInfo};
 
-/// Who may speak for others with `X-Remote-User`.
-pub const FRONT_PROXY_NAME: &str = "front-proxy-client";
-
 /// The subject attribute that carries a user's uid.
 const UID_ATTRIBUTE: &str = "1.3.6.1.4.1.57683.2";
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
@@ -36,6 +33,8 @@ pub enum Origin {
 pub struct Certificates {
     client: Authority,
     front_proxy: Option<Authority>,
+    /// Common names of who may speak for others; anyone of the front proxy's authority if empty.
+    proxy_names: Vec<String>,
     known: Mutex<HashMap<Vec<u8>, (Origin, i64)>>,
 }
 
@@ -60,10 +59,15 @@ pub struct AuthorityError {
 
 impl Certificates {
     /// `front_proxy` may name a file that does not exist: then nobody speaks for others.
-    pub fn load(client_ca: &Path, front_proxy_ca: Option<&Path>) -> Result<Self, AuthorityError> {
+    pub fn load(
+        client_ca: &Path,
+        front_proxy_ca: Option<&Path>,
+        proxy_names: Vec<String>,
+    ) -> Result<Self, AuthorityError> {
         Ok(Self {
             client: Authority::load(client_ca)?,
             front_proxy: front_proxy_ca.filter(|p| p.exists()).map(Authority::load).transpose()?,
+            proxy_names,
             known: Mutex::default(),
         })
     }
@@ -86,7 +90,11 @@ impl Certificates {
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| invalid(format!("x509: {e}")))?;
         let by_client_ca = self.client.vouches(peer, now);
         let by_front_proxy_ca = || self.front_proxy.as_ref().is_some_and(|a| a.vouches(peer, now).is_ok());
-        let origin = if common_name(&parsed) == FRONT_PROXY_NAME && by_front_proxy_ca() {
+        let is_proxy = || {
+            let name = common_name(&parsed);
+            self.proxy_names.is_empty() || self.proxy_names.iter().any(|allowed| allowed == name)
+        };
+        let origin = if is_proxy() && by_front_proxy_ca() {
             Origin::FrontProxy
         } else {
             by_client_ca.map_err(|e| invalid(format!("x509: {e}")))?;
@@ -168,13 +176,22 @@ fn user(certificate: &X509Certificate<'_>, fingerprint: &[u8]) -> Result<UserInf
     if name.is_empty() {
         return Err(AuthnError::Invalid("x509: the certificate has no common name".into()));
     }
-    let organizations = certificate.subject().iter_organization();
-    let uid = certificate
+    let uids: Vec<&str> = certificate
         .subject()
         .iter_attributes()
-        .find(|a| a.attr_type().to_id_string() == UID_ATTRIBUTE)
-        .and_then(|a| a.as_str().ok())
-        .unwrap_or_default();
+        .filter(|a| a.attr_type().to_id_string() == UID_ATTRIBUTE)
+        .map(|a| a.as_str().unwrap_or_default())
+        .collect();
+    let uid = match uids.as_slice() {
+        [] => "",
+        [one] if !one.is_empty() => one,
+        [_] => return Err(AuthnError::Invalid("x509: UID cannot be an empty string".into())),
+        many => {
+            let problem = format!("x509: expected 1 UID, but found multiple: {many:?}");
+            return Err(AuthnError::Invalid(problem));
+        }
+    };
+    let organizations = certificate.subject().iter_organization();
     let hex: String = fingerprint.iter().map(|b| format!("{b:02x}")).collect();
     Ok(UserInfo {
         name: name.to_owned(),
@@ -191,6 +208,8 @@ mod tests {
     use keelson_pki::{Ca, Request, Usage};
 
     use super::*;
+
+    const FRONT_PROXY_NAME: &str = "front-proxy-client";
 
     fn authority(dir: &Path, name: &str) -> Ca {
         let file = |end: &str| dir.join(format!("{name}.{end}"));
@@ -216,8 +235,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let (ours, proxy, other) =
             (authority(dir.path(), "ca"), authority(dir.path(), "proxy"), authority(dir.path(), "other"));
+        let names = vec![FRONT_PROXY_NAME.to_owned()];
         let certificates =
-            Certificates::load(&dir.path().join("ca.crt"), Some(&dir.path().join("proxy.crt")))
+            Certificates::load(&dir.path().join("ca.crt"), Some(&dir.path().join("proxy.crt")), names)
                 .expect("the authorities load");
         for _ in 0..2 {
             let Ok(Origin::Client(jane)) = certificates.identify(&peer(&ours, "jane", &["devs"])) else {

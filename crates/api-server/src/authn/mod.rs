@@ -1,24 +1,32 @@
-//! Who is asking: front proxy headers, client certificates, bearer tokens, else anonymous; then, where
-//! asked and allowed, somebody else (impersonation).
+//! Who is asking: front proxy headers, client certificates, bearer tokens (service accounts, bootstrap tokens,
+//! other issuers, a webhook), else anonymous. Acting as somebody else comes after: [`impersonation`].
 
 pub mod bootstrap_token;
+mod cache;
 pub mod certificate;
+pub mod config;
+pub mod front_proxy;
 pub mod impersonation;
+pub mod oidc;
 pub mod service_account;
+mod webhook;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::request::Parts;
-use percent_encoding::percent_decode_str;
 
 use crate::token::{TokenError, Tokens};
-use crate::types::{Authenticator, AuthnError, Authorizer, Objects, PeerCert, UserInfo};
+use crate::types::{Authenticator, AuthnError, Objects, PeerCert, UserInfo};
 use certificate::{Certificates, Origin};
+use config::{Anonymous, RequestHeader};
+use oidc::Issuers;
+
+pub use webhook::WebhookTokens;
 
 pub const AUTHENTICATED: &str = "system:authenticated";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
@@ -33,67 +41,72 @@ pub struct TokenUser {
 
 /// The cluster's authenticator.
 pub struct Authenticators {
-    certificates: Certificates,
-    tokens: Arc<Tokens>,
-    verified: service_account::Verified,
-    objects: Arc<dyn Objects>,
-    authorizer: Arc<dyn Authorizer>,
-    anonymous: bool,
+    pub certificates: Certificates,
+    pub tokens: Arc<Tokens>,
+    pub verified: service_account::Verified,
+    pub objects: Arc<dyn Objects>,
+    /// Replaced when their configuration changes.
+    pub issuers: ArcSwap<Issuers>,
+    pub webhook: Option<WebhookTokens>,
+    pub request_header: RequestHeader,
+    pub anonymous: Anonymous,
 }
 
 impl Authenticators {
-    pub fn new(
-        certificates: Certificates,
-        tokens: Arc<Tokens>,
-        objects: Arc<dyn Objects>,
-        authorizer: Arc<dyn Authorizer>,
-        anonymous: bool,
-    ) -> Self {
-        Self {
-            certificates,
-            tokens,
-            verified: service_account::Verified::default(),
-            objects,
-            authorizer,
-            anonymous,
-        }
-    }
-
     /// Whom a bearer token stands for; `audiences` are those of the server itself when empty.
     pub async fn token(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
-        let found = service_account::authenticate(
-            &self.tokens,
-            &self.verified,
-            self.objects.as_ref(),
-            token,
-            audiences,
-        )
-        .await;
-        let mut found = match found {
-            Err(TokenError::Foreign) => bootstrap_token::authenticate(self.objects.as_ref(), token)
-                .map(|user| TokenUser { user, audiences: self.tokens.audiences().to_vec() }),
-            other => other,
-        }?;
-        found.user.groups.push(AUTHENTICATED.into());
-        Ok(found)
+        let objects = self.objects.as_ref();
+        let own = self.tokens.audiences();
+        let mut refusals = Vec::new();
+        // The cheap ones first: the last two ask others.
+        for kind in 0..4 {
+            let found = match kind {
+                0 => {
+                    service_account::authenticate(&self.tokens, &self.verified, objects, token, audiences)
+                        .await
+                }
+                1 => bootstrap_token::authenticate(objects, token)
+                    .and_then(|user| for_this_server(user, audiences, own)),
+                2 => self.issuers.load_full().authenticate(token, audiences, own).await,
+                _ => match &self.webhook {
+                    Some(webhook) => webhook.authenticate(token, audiences, own).await,
+                    None => Err(TokenError::Foreign),
+                },
+            };
+            match found {
+                Ok(mut found) => {
+                    if !found.user.in_group(AUTHENTICATED) {
+                        found.user.groups.push(AUTHENTICATED.into());
+                    }
+                    return Ok(found);
+                }
+                Err(TokenError::Refused(why)) => refusals.push(why),
+                Err(TokenError::Foreign) => {}
+            }
+        }
+        Err(if refusals.is_empty() { TokenError::Foreign } else { TokenError::Refused(refusals.join(", ")) })
     }
 
     async fn identify(&self, parts: &Parts, peer: Option<&PeerCert>) -> Result<Option<UserInfo>, AuthnError> {
-        if let Some(peer) = peer {
-            match self.certificates.identify(peer)? {
-                Origin::FrontProxy => {
-                    if let Some(user) = front_proxy_user(parts) {
-                        return Ok(Some(user));
-                    }
-                }
-                Origin::Client(mut user) => {
-                    user.groups.push(AUTHENTICATED.into());
+        let mut refused = None;
+        match peer.map(|peer| self.certificates.identify(peer)) {
+            Some(Ok(Origin::FrontProxy)) => {
+                if let Some(user) = front_proxy::user(&self.request_header, &parts.headers) {
                     return Ok(Some(user));
                 }
             }
+            Some(Ok(Origin::Client(mut user))) => {
+                user.groups.push(AUTHENTICATED.into());
+                return Ok(Some(user));
+            }
+            Some(Err(error)) => refused = Some(error),
+            None => {}
         }
         let Some(token) = bearer_token(parts) else {
-            return Ok(self.anonymous.then(anonymous));
+            return match refused {
+                Some(error) => Err(error),
+                None => Ok(self.is_open(parts.uri.path()).then(anonymous)),
+            };
         };
         match self.token(&token, &[]).await {
             Ok(found) => Ok(Some(found.user)),
@@ -101,6 +114,19 @@ impl Authenticators {
             Err(TokenError::Refused(why)) => Err(AuthnError::Invalid(why)),
         }
     }
+
+    /// Whether nobody may ask there.
+    fn is_open(&self, path: &str) -> bool {
+        let Anonymous { enabled, conditions } = &self.anonymous;
+        *enabled && (conditions.is_empty() || conditions.iter().any(|c| c.path == path))
+    }
+}
+
+/// A user that is known without audiences is so for the server's own.
+fn for_this_server(user: UserInfo, wanted: &[String], own: &[String]) -> Result<TokenUser, TokenError> {
+    let wanted = if wanted.is_empty() { own } else { wanted };
+    let audiences: Vec<String> = wanted.iter().filter(|a| own.contains(a)).cloned().collect();
+    if audiences.is_empty() { Err(TokenError::Foreign) } else { Ok(TokenUser { user, audiences }) }
 }
 
 impl Authenticator for Authenticators {
@@ -109,11 +135,7 @@ impl Authenticator for Authenticators {
         parts: &'a Parts,
         peer: Option<&'a PeerCert>,
     ) -> BoxFuture<'a, Result<Option<UserInfo>, AuthnError>> {
-        async move {
-            let Some(user) = self.identify(parts, peer).await? else { return Ok(None) };
-            impersonation::apply(user, &parts.headers, self.authorizer.as_ref()).map(Some)
-        }
-        .boxed()
+        self.identify(parts, peer).boxed()
     }
 }
 
@@ -134,36 +156,6 @@ fn bearer_token(parts: &Parts) -> Option<String> {
         let encoded = protocol.trim().strip_prefix(SUBPROTOCOL)?;
         String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
     })
-}
-
-/// Whom the front proxy says the caller is.
-fn front_proxy_user(parts: &Parts) -> Option<UserInfo> {
-    let values = |name: &str| -> Vec<String> {
-        let all = parts.headers.get_all(name).iter();
-        all.filter_map(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned).collect()
-    };
-    let name = values("x-remote-user").into_iter().next()?;
-    let mut groups = values("x-remote-group");
-    if name != ANONYMOUS && !groups.iter().any(|g| g == AUTHENTICATED) {
-        groups.push(AUTHENTICATED.into());
-    }
-    Some(UserInfo {
-        name,
-        uid: values("x-remote-uid").into_iter().next().unwrap_or_default(),
-        groups,
-        extra: extra_headers(&parts.headers, "x-remote-extra-"),
-    })
-}
-
-/// `PREFIX-key: value` headers as a user's extra fields; keys are percent-encoded.
-fn extra_headers(headers: &http::HeaderMap, prefix: &str) -> BTreeMap<String, Vec<String>> {
-    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, value) in headers {
-        let (Some(key), Ok(value)) = (name.as_str().strip_prefix(prefix), value.to_str()) else { continue };
-        let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-        extra.entry(key).or_default().push(value.to_owned());
-    }
-    extra
 }
 
 #[cfg(test)]
@@ -196,19 +188,5 @@ mod tests {
         for (headers, want) in cases {
             assert_eq!(bearer_token(&parts(headers)).as_deref(), want, "{headers:?}");
         }
-    }
-
-    #[test]
-    fn the_front_proxy_names_the_user() {
-        let user = front_proxy_user(&parts(&[
-            ("x-remote-user", "jane"),
-            ("x-remote-group", "a"),
-            ("x-remote-group", "b"),
-            ("x-remote-extra-scopes%2fx", "one"),
-        ]))
-        .expect("a user");
-        assert_eq!((user.name.as_str(), user.groups.len()), ("jane", 3));
-        assert_eq!(user.extra["scopes/x"], ["one"]);
-        assert_eq!(front_proxy_user(&parts(&[])), None);
     }
 }

@@ -19,6 +19,8 @@ const EXTRA: &str = "authentication.kubernetes.io/";
 const DELETION_LEEWAY: i64 = 60;
 /// Tokens remembered as well signed; all are forgotten when there are more.
 const REMEMBERED: usize = 4096;
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 const INVALIDATED: &str = "service account token has been invalidated";
 
 /// Tokens whose signature has been checked, by the hash of the token.
@@ -196,6 +198,41 @@ async fn legacy(objects: &dyn Objects, claims: &Claims, token: &str) -> Result<U
         Some(account) if !meta::string(&account, "deletionTimestamp").is_empty() => {
             refused(format!("ServiceAccount {namespace}/{name} has been deleted"))
         }
-        Some(_) => Ok(account_user(&namespace, &name, &uid)),
+        Some(_) => {
+            note_use(objects, &namespace, &secret).await;
+            if !label(&secret, INVALID_SINCE).is_empty() {
+                return refused(format!(
+                    "the token in secret {namespace}/{secret_name} for service account {namespace}/{name} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+                ));
+            }
+            Ok(account_user(&namespace, &name, &uid))
+        }
     }
+}
+
+/// Labels a legacy token's secret with the day of its last use, by which old ones are found and cleaned up.
+async fn note_use(objects: &dyn Objects, namespace: &str, secret: &Value) {
+    let day = |offset: i64| {
+        let at = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * offset);
+        meta::rfc3339(at)[..10].to_owned()
+    };
+    let today = day(0);
+    let noted = label(secret, LAST_USED);
+    if noted == today || noted == day(1) {
+        return;
+    }
+    let mut marked = secret.clone();
+    marked["metadata"]["labels"][LAST_USED] = today.into();
+    if let Err(error) = objects.update(&Gvr::new("", "v1", "secrets"), namespace, "", marked).await {
+        tracing::warn!(
+            secret = meta::name(secret),
+            namespace,
+            error = error.message(),
+            "could not note a token's use"
+        );
+    }
+}
+
+fn label<'a>(object: &'a Value, key: &str) -> &'a str {
+    object["metadata"]["labels"][key].as_str().unwrap_or_default()
 }

@@ -1,65 +1,260 @@
-//! Who may do what: `system:masters`, the Node authorizer and RBAC, asked in this order.
+//! Who may do what: `system:masters`, then the authorizers of the configuration in its order (Node and RBAC
+//! by default). The first Allow or Deny decides.
 
+pub mod conditions;
+pub mod config;
 pub mod node;
 pub mod rbac;
+pub mod webhook;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use keelson_api_types::gofmt::quote;
 use keelson_api_types::{GroupResource, StatusError};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::types::{Attributes, Authorizer, Decision, Objects, UserInfo};
+use crate::remote::RemoteError;
+use crate::types::{Attributes, Authorizer, Decision, Objects, UserInfo, Verdict};
+use config::AuthorizationConfiguration;
 use node::NodeAuthorizer;
 use rbac::Rbac;
+use webhook::WebhookAuthorizer;
 
 /// The group whose members may do anything.
 pub const MASTERS: &str = "system:masters";
 
-/// The cluster's authorizer: the first Allow or Deny decides, reasons of the others are joined.
+/// The cluster's authorizer.
 pub struct Authorizers {
     node: NodeAuthorizer,
     rbac: Rbac,
+    chain: ArcSwap<Vec<Link>>,
+    /// Paths that anybody may get, before anyone is asked.
+    open_paths: Vec<String>,
+}
+
+enum Link {
+    AlwaysAllow,
+    AlwaysDeny,
+    Node,
+    Rbac,
+    Webhook(Box<WebhookAuthorizer>),
 }
 
 impl Authorizers {
     /// Follows roles, bindings and what ties nodes to objects; must run inside a tokio runtime.
-    pub fn start(objects: &Arc<dyn Objects>) -> Arc<Self> {
-        Arc::new(Self::new(NodeAuthorizer::start(objects), Rbac::start(objects)))
+    pub fn start(
+        objects: &Arc<dyn Objects>,
+        config: &AuthorizationConfiguration,
+        open_paths: Vec<String>,
+    ) -> Result<Arc<Self>, RemoteError> {
+        let started = Self::new(NodeAuthorizer::start(objects), Rbac::start(objects));
+        started.replace(config)?;
+        Ok(Arc::new(Self { open_paths, ..started }))
     }
 
+    /// Asks Node and RBAC.
     pub fn new(node: NodeAuthorizer, rbac: Rbac) -> Self {
-        Self { node, rbac }
+        let chain = ArcSwap::from_pointee(vec![Link::Node, Link::Rbac]);
+        Self { node, rbac, chain, open_paths: Vec::new() }
+    }
+
+    /// Takes over a changed configuration.
+    pub fn replace(&self, config: &AuthorizationConfiguration) -> Result<(), RemoteError> {
+        self.chain.store(Arc::new(links(config)?));
+        Ok(())
     }
 
     pub fn rbac(&self) -> &Rbac {
         &self.rbac
     }
+
+    /// What needs no configured authorizer.
+    fn is_open(&self, a: &Attributes<'_>) -> bool {
+        a.user.in_group(MASTERS)
+            || !a.is_resource && a.verb == "get" && self.open_paths.iter().any(|p| covers(p, a.path))
+    }
+
+    /// The answer of a link that answers from memory.
+    fn known(&self, link: &Link, a: &Attributes<'_>) -> Option<Decision> {
+        Some(match link {
+            Link::AlwaysAllow => Decision::Allow(String::new()),
+            Link::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+            Link::Node => self.node.authorize(a),
+            Link::Rbac => self.rbac.authorize(a),
+            Link::Webhook(_) => return None,
+        })
+    }
+}
+
+fn links(config: &AuthorizationConfiguration) -> Result<Vec<Link>, RemoteError> {
+    let mut links = Vec::new();
+    for authorizer in &config.authorizers {
+        links.push(match (authorizer.kind.as_str(), &authorizer.webhook) {
+            ("AlwaysAllow", _) => Link::AlwaysAllow,
+            ("Node", _) => Link::Node,
+            ("RBAC", _) => Link::Rbac,
+            ("Webhook", Some(webhook)) => {
+                Link::Webhook(Box::new(WebhookAuthorizer::new(&authorizer.name, webhook)?))
+            }
+            _ => Link::AlwaysDeny,
+        });
+    }
+    Ok(links)
+}
+
+/// A path, or with a final `*` all that begin so.
+fn covers(pattern: &str, path: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => pattern == path,
+    }
+}
+
+/// What those without an opinion said.
+#[derive(Default)]
+struct Undecided {
+    reasons: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Undecided {
+    /// The verdict if this one decides.
+    fn take(&mut self, verdict: Verdict) -> Option<Verdict> {
+        let Decision::NoOpinion(reason) = verdict.decision else { return Some(verdict) };
+        self.reasons.extend(Some(reason).filter(|r| !r.is_empty()));
+        self.errors.extend(Some(verdict.error).filter(|e| !e.is_empty()));
+        None
+    }
+
+    fn verdict(self) -> Verdict {
+        Verdict { decision: Decision::NoOpinion(self.reasons.join("\n")), error: joined(self.errors) }
+    }
+}
+
+/// As upstream prints several errors.
+fn joined(mut errors: Vec<String>) -> String {
+    match errors.len() {
+        0 | 1 => errors.pop().unwrap_or_default(),
+        _ => format!("[{}]", errors.join(", ")),
+    }
 }
 
 impl Authorizer for Authorizers {
     fn authorize(&self, a: &Attributes<'_>) -> Decision {
-        if a.user.in_group(MASTERS) {
+        if self.is_open(a) {
             return Decision::Allow(String::new());
         }
-        let mut reasons = Vec::new();
-        for authorizer in [&self.node as &dyn Authorizer, &self.rbac] {
-            match authorizer.authorize(a) {
-                Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
-                decided => return decided,
+        let chain = self.chain.load();
+        let mut undecided = Undecided::default();
+        for link in chain.iter() {
+            let verdict = match (self.known(link, a), link) {
+                (Some(decision), _) => decision.into(),
+                (None, Link::Webhook(webhook)) => blocking(webhook, a),
+                (None, _) => continue,
+            };
+            if let Some(decided) = undecided.take(verdict) {
+                return decided.decision;
             }
         }
-        Decision::NoOpinion(reasons.join("\n"))
+        undecided.verdict().decision
+    }
+
+    fn decide<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Verdict> {
+        if self.is_open(a) {
+            return std::future::ready(Decision::Allow(String::new()).into()).boxed();
+        }
+        let chain = self.chain.load_full();
+        async move {
+            let mut undecided = Undecided::default();
+            for link in chain.iter() {
+                let verdict = match (self.known(link, a), link) {
+                    (Some(decision), _) => decision.into(),
+                    (None, Link::Webhook(webhook)) => webhook.decide(a).await,
+                    (None, _) => continue,
+                };
+                if let Some(decided) = undecided.take(verdict) {
+                    return decided;
+                }
+            }
+            undecided.verdict()
+        }
+        .boxed()
     }
 
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> Value {
-        let mut status = self.rbac.rules_for(user, namespace);
-        if node::node_name(user).is_some() {
-            status["incomplete"] = true.into();
-            status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+        let mut status = json!({"resourceRules": [], "nonResourceRules": [], "incomplete": false});
+        let mut errors = Vec::new();
+        for link in self.chain.load().iter() {
+            let (rules, error) = match link {
+                Link::AlwaysDeny => continue,
+                Link::AlwaysAllow => (everything(), String::new()),
+                Link::Rbac => {
+                    let rules = self.rbac.rules_for(user, namespace);
+                    let error = rules["evaluationError"].as_str().unwrap_or_default().to_owned();
+                    (rules, error)
+                }
+                Link::Node if node::node_name(user).is_some() => {
+                    (json!({"incomplete": true}), unable("node"))
+                }
+                Link::Node => continue,
+                Link::Webhook(_) => (json!({"incomplete": true}), unable("webhook")),
+            };
+            for key in ["resourceRules", "nonResourceRules"] {
+                let more = rules[key].as_array().cloned().unwrap_or_default();
+                if let Some(all) = status[key].as_array_mut() {
+                    all.extend(more);
+                }
+            }
+            if rules["incomplete"] == true {
+                status["incomplete"] = true.into();
+            }
+            errors.extend(Some(error).filter(|e| !e.is_empty()));
+        }
+        if !errors.is_empty() {
+            status["evaluationError"] = joined(errors).into();
         }
         status
+    }
+}
+
+fn unable(authorizer: &str) -> String {
+    format!("{authorizer} authorizer does not support user rule resolution")
+}
+
+fn everything() -> Value {
+    json!({"resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+        "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]})
+}
+
+/// Asks a webhook from a caller that cannot wait. On a runtime of one thread nobody would be left to carry the
+/// answer, so there it has no opinion.
+fn blocking(webhook: &WebhookAuthorizer, a: &Attributes<'_>) -> Verdict {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(|| handle.block_on(webhook.decide(a)))
+        }
+        _ => Verdict {
+            decision: Decision::NoOpinion(String::new()),
+            error: "the authorization webhook cannot be asked here".to_owned(),
+        },
+    }
+}
+
+/// Asks whether a request may be done; the error is what its caller is answered.
+pub async fn allow(authorizer: &dyn Authorizer, a: &Attributes<'_>) -> Result<(), StatusError> {
+    judged(&authorizer.decide(a).await, a)
+}
+
+/// What a verdict means for the caller.
+pub fn judged(verdict: &Verdict, a: &Attributes<'_>) -> Result<(), StatusError> {
+    match verdict.error.as_str() {
+        _ if verdict.is_allowed() => Ok(()),
+        "" => Err(forbidden(a, verdict.reason())),
+        error => Err(StatusError::internal(error)),
     }
 }
 
@@ -197,5 +392,37 @@ mod tests {
         assert!(matches!(all.authorize(&resource(&u, "escalate", "x", "y", "", "")), Decision::Allow(_)));
         let u = user("jane", &[]);
         assert_eq!(all.authorize(&path(&u, "get", "/")), Decision::NoOpinion(String::new()));
+    }
+
+    #[test]
+    fn authorizers_are_asked_in_their_order() {
+        let allow = |types: &[&str]| {
+            let list: Vec<Value> =
+                types.iter().map(|t| json!({"type": t, "name": t.to_lowercase()})).collect();
+            let config = serde_json::from_value(json!({ "authorizers": list })).expect("a configuration");
+            let all = Authorizers::new(NodeAuthorizer::default(), Rbac::default());
+            all.replace(&config).expect("no webhook");
+            let all = Authorizers { open_paths: vec!["/livez".into(), "/readyz/*".into()], ..all };
+            let u = user("jane", &[]);
+            let allowed = |a: Attributes<'_>| matches!(all.authorize(&a), Decision::Allow(_));
+            (allowed(resource(&u, "get", "", "pods", "a", "p")), allowed(path(&u, "get", "/readyz/ping")))
+        };
+        assert_eq!(allow(&["RBAC"]), (false, true));
+        assert_eq!(allow(&["AlwaysDeny", "AlwaysAllow"]), (true, true));
+        assert_eq!(allow(&["AlwaysDeny"]), (false, true));
+    }
+
+    #[test]
+    fn rules_of_all_authorizers_are_joined() {
+        let list = json!([{"type": "Node", "name": "node"}, {"type": "AlwaysAllow", "name": "alwaysallow"}]);
+        let config = serde_json::from_value(json!({ "authorizers": list })).expect("a configuration");
+        let all = Authorizers::new(NodeAuthorizer::default(), Rbac::default());
+        all.replace(&config).expect("no webhook");
+        let rules = all.rules_for(&user("system:node:n", &["system:nodes"]), "a");
+        assert_eq!(rules["evaluationError"], "node authorizer does not support user rule resolution");
+        assert_eq!(
+            (&rules["incomplete"], &rules["resourceRules"][0]["verbs"][0]),
+            (&json!(true), &json!("*"))
+        );
     }
 }

@@ -8,6 +8,8 @@ use keelson_api_types::Gvr;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::authn::config::RequestHeader;
+
 static FLOW_CONTROL: &str = include_str!("../../data/flowcontrol.jsonl");
 
 /// What a cluster's own configuration puts into its objects.
@@ -20,6 +22,8 @@ pub struct Settings {
     pub client_ca: String,
     /// PEM of the front proxy's authority, if there is one.
     pub front_proxy_ca: Option<String>,
+    /// How that proxy says who the caller is.
+    pub request_header: RequestHeader,
 }
 
 /// How a stored object is compared with the wanted one.
@@ -124,12 +128,16 @@ pub fn authentication_config(settings: &Settings) -> Wanted {
     let mut data = json!({"client-ca-file": settings.client_ca});
     if let Some(ca) = &settings.front_proxy_ca {
         data["requestheader-client-ca-file"] = ca.clone().into();
-        data["requestheader-allowed-names"] =
-            json!([crate::authn::certificate::FRONT_PROXY_NAME]).to_string().into();
-        data["requestheader-username-headers"] = r#"["X-Remote-User"]"#.into();
-        data["requestheader-uid-headers"] = r#"["X-Remote-Uid"]"#.into();
-        data["requestheader-group-headers"] = r#"["X-Remote-Group"]"#.into();
-        data["requestheader-extra-headers-prefix"] = r#"["X-Remote-Extra-"]"#.into();
+        let header = &settings.request_header;
+        for (key, names) in [
+            ("allowed-names", &header.allowed_names),
+            ("username-headers", &header.username_headers),
+            ("uid-headers", &header.uid_headers),
+            ("group-headers", &header.group_headers),
+            ("extra-headers-prefix", &header.extra_header_prefixes),
+        ] {
+            data[format!("requestheader-{key}")] = json!(names).to_string().into();
+        }
     }
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
         "metadata": {"namespace": "kube-system", "name": "extension-apiserver-authentication"}});

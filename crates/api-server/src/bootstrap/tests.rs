@@ -14,6 +14,7 @@ fn settings() -> Settings {
         advertise: "192.0.2.7:6443".parse().expect("an address"),
         client_ca: "CA".into(),
         front_proxy_ca: Some("PROXY".into()),
+        request_header: Default::default(),
     }
 }
 

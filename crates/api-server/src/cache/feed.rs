@@ -324,7 +324,7 @@ impl Caches {
 }
 
 /// `/registry/pods/ns/name` is `ns/name` of `pods`; a dotted first part is a group: its resource follows.
-fn split_key(key: &str) -> Option<(String, &str)> {
+pub fn split_key(key: &str) -> Option<(String, &str)> {
     let rest = key.strip_prefix(PREFIX)?;
     let (first, tail) = rest.split_once('/')?;
     if !first.contains('.') {

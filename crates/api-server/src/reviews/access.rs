@@ -1,25 +1,40 @@
 //! Questions to the authorizer: may somebody (or the caller) do this, and what may the caller do.
 
-use keelson_api_types::{FieldError, GroupKind, StatusError, meta};
+use keelson_api_types::{FieldError, GroupKind, GroupResource, StatusError, meta};
 use serde_json::{Value, json};
 
+use super::selector::{self, Selector};
 use crate::token::request::string_list;
-use crate::types::{Attributes, Authorizer, Decision, ReviewRequest, UserInfo};
+use crate::types::{Attributes, Authorizer, Decision, ReviewRequest, UserInfo, Verdict};
 
 const GROUP: &str = "authorization.k8s.io";
 
-pub fn subject(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
-    let spec = &request.object["spec"];
-    refuse("SubjectAccessReview", check_subject(spec))?;
-    let user = user_of(spec);
-    Ok(answer(authorizer, &user, request.object))
+/// Answers one of the four reviews of authorization.
+pub async fn review(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
+    match request.gvr.resource.as_str() {
+        "subjectaccessreviews" => subject(authorizer, request).await,
+        "localsubjectaccessreviews" => local(authorizer, request).await,
+        "selfsubjectaccessreviews" => own(authorizer, request).await,
+        "selfsubjectrulesreviews" => rules(authorizer, request),
+        resource => Err(StatusError::method_not_supported(&GroupResource::new(GROUP, resource), "create")),
+    }
 }
 
-pub fn local(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
+async fn subject(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
     let spec = &request.object["spec"];
     let mut errors = check_subject(spec);
+    errors.extend(check_metadata(&request.object, false));
+    refuse("SubjectAccessReview", errors)?;
+    let user = user_of(spec);
+    Ok(answer(authorizer, &user, request.object).await)
+}
+
+async fn local(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
+    let spec = &request.object["spec"];
+    let mut errors = check_subject(spec);
+    errors.extend(check_metadata(&request.object, true));
     let asked = spec.pointer("/resourceAttributes/namespace").and_then(Value::as_str);
-    if asked != Some(request.namespace) {
+    if spec["resourceAttributes"].is_object() && asked != Some(request.namespace) {
         let detail = "must match metadata.namespace";
         let value = asked.unwrap_or_default();
         errors.push(FieldError::invalid("spec.resourceAttributes.namespace", value, detail));
@@ -40,15 +55,17 @@ pub fn local(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<
     }
     refuse("LocalSubjectAccessReview", errors)?;
     let user = user_of(spec);
-    Ok(answer(authorizer, &user, request.object))
+    Ok(answer(authorizer, &user, request.object).await)
 }
 
-pub fn own(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
-    refuse("SelfSubjectAccessReview", check_attributes(&request.object["spec"]))?;
-    Ok(answer(authorizer, request.user, request.object))
+async fn own(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
+    let mut errors = check_attributes(&request.object["spec"]);
+    errors.extend(check_metadata(&request.object, false));
+    refuse("SelfSubjectAccessReview", errors)?;
+    Ok(answer(authorizer, request.user, request.object).await)
 }
 
-pub fn rules(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
+fn rules(authorizer: &dyn Authorizer, request: ReviewRequest<'_>) -> Result<Value, StatusError> {
     let mut object = request.object;
     let namespace = object["spec"]["namespace"].as_str().unwrap_or_default().to_owned();
     if namespace.is_empty() {
@@ -66,23 +83,40 @@ fn refuse(kind: &str, errors: Vec<FieldError>) -> Result<(), StatusError> {
     Err(StatusError::invalid(&GroupKind::new(GROUP, kind), "", errors))
 }
 
+/// Nobody may name a review: it is answered and forgotten.
+fn check_metadata(object: &Value, namespaced: bool) -> Option<FieldError> {
+    let mut metadata = object["metadata"].as_object().cloned().unwrap_or_default();
+    metadata.remove("managedFields");
+    if namespaced {
+        metadata.remove("namespace");
+    }
+    metadata
+        .retain(|_, value| !(value.is_null() || *value == "" || *value == json!({}) || *value == json!([])));
+    let detail = if namespaced { "must be empty except for namespace" } else { "must be empty" };
+    (!metadata.is_empty()).then(|| FieldError::invalid("metadata", Value::Object(metadata), detail))
+}
+
 fn check_attributes(spec: &Value) -> Vec<FieldError> {
     let (resource, path) =
         (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
-    let error = match (resource, path) {
-        (true, true) => FieldError::invalid(
+    let mut errors = match (resource, path) {
+        (true, true) => vec![FieldError::invalid(
             "spec.nonResourceAttributes",
             spec["nonResourceAttributes"].clone(),
             "cannot be specified in combination with resourceAttributes",
-        ),
-        (false, false) => FieldError::invalid(
+        )],
+        (false, false) => vec![FieldError::invalid(
             "spec.resourceAttributes",
             Value::Null,
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        ),
-        _ => return Vec::new(),
+        )],
+        _ => Vec::new(),
     };
-    vec![error]
+    for (field, labels) in [("fieldSelector", false), ("labelSelector", true)] {
+        let path = format!("spec.resourceAttributes.{field}");
+        errors.extend(selector::check(&spec["resourceAttributes"][field], &path, labels));
+    }
+    errors
 }
 
 fn check_subject(spec: &Value) -> Vec<FieldError> {
@@ -109,64 +143,45 @@ fn user_of(spec: &Value) -> UserInfo {
     }
 }
 
-fn answer(authorizer: &dyn Authorizer, user: &UserInfo, mut object: Value) -> Value {
-    let decision = decide(authorizer, user, &object["spec"]);
-    let (allowed, denied, reason) = match decision {
-        Decision::Allow(reason) => (true, false, reason),
-        Decision::Deny(reason) => (false, true, reason),
-        Decision::NoOpinion(reason) => (false, false, reason),
-    };
-    let mut status = json!({"allowed": allowed});
-    if denied {
+async fn answer(authorizer: &dyn Authorizer, user: &UserInfo, mut object: Value) -> Value {
+    let verdict = decide(authorizer, user, &object["spec"]).await;
+    let mut status = json!({"allowed": verdict.is_allowed()});
+    if matches!(verdict.decision, Decision::Deny(_)) {
         status["denied"] = true.into();
     }
-    if !reason.is_empty() {
-        status["reason"] = reason.into();
+    for (key, text) in [("reason", verdict.reason()), ("evaluationError", &verdict.error)] {
+        if !text.is_empty() {
+            status[key] = text.into();
+        }
     }
     object["status"] = status;
     object
 }
 
-fn decide(authorizer: &dyn Authorizer, user: &UserInfo, spec: &Value) -> Decision {
+async fn decide(authorizer: &dyn Authorizer, user: &UserInfo, spec: &Value) -> Verdict {
     let resource = &spec["resourceAttributes"];
-    let path = &spec["nonResourceAttributes"];
     let is_resource = resource.is_object();
-    let of = |attributes: &Value, key: &str| attributes[key].as_str().unwrap_or_default().to_owned();
-    let get = |key: &str| of(resource, key);
-    let verb = if is_resource { get("verb") } else { of(path, "verb") };
-    let (group, version, name) = (get("group"), get("version"), get("name"));
-    let (res, sub, namespace) = (get("resource"), get("subresource"), get("namespace"));
-    let url = of(path, "path");
-    let (fields, labels) = (selector(&resource["fieldSelector"]), selector(&resource["labelSelector"]));
-    authorizer.authorize(&Attributes {
+    let asked = if is_resource { resource } else { &spec["nonResourceAttributes"] };
+    let get = |key: &str| asked[key].as_str().unwrap_or_default();
+    let fields = Selector::of(&resource["fieldSelector"], false);
+    let labels = Selector::of(&resource["labelSelector"], true);
+    let question = Attributes {
         user,
-        verb: &verb,
-        group: &group,
-        version: if version.is_empty() { "*" } else { &version },
-        resource: &res,
-        subresource: &sub,
-        namespace: &namespace,
-        name: &name,
-        path: &url,
+        verb: get("verb"),
+        group: get("group"),
+        version: if is_resource && get("version").is_empty() { "*" } else { get("version") },
+        resource: get("resource"),
+        subresource: get("subresource"),
+        namespace: get("namespace"),
+        name: get("name"),
+        path: get("path"),
         is_resource,
-        field_selector: fields.as_deref(),
-        label_selector: labels.as_deref(),
-    })
-}
-
-/// A selector as a string; only requirements of one exact value, which is what authorizers look at.
-fn selector(attributes: &Value) -> Option<String> {
-    if let Some(raw) = attributes["rawSelector"].as_str() {
-        return Some(raw.to_owned());
-    }
-    let terms: Vec<String> = attributes["requirements"]
-        .as_array()?
-        .iter()
-        .filter(|r| r["operator"] == "In")
-        .filter_map(|r| match string_list(&r["values"]).as_slice() {
-            [one] => Some(format!("{}={one}", r["key"].as_str()?)),
-            _ => None,
-        })
-        .collect();
-    Some(terms.join(","))
+        field_selector: fields.text.as_deref(),
+        label_selector: labels.text.as_deref(),
+    };
+    let mut verdict = authorizer.decide(&question).await;
+    let failed = Some(verdict.error).filter(|e| !e.is_empty());
+    let complaints = [failed, fields.complaint("fieldSelector"), labels.complaint("labelSelector")];
+    verdict.error = complaints.into_iter().flatten().collect::<Vec<_>>().join("; ");
+    verdict
 }

@@ -1,6 +1,7 @@
 //! TokenReview, SelfSubjectReview and the SubjectAccessReview family: computed, never stored.
 
 mod access;
+mod selector;
 mod token;
 
 use keelson_api_types::GroupResource;
@@ -19,10 +20,7 @@ pub async fn review(
     match (request.gvr.group.as_str(), request.gvr.resource.as_str()) {
         ("authentication.k8s.io", "tokenreviews") => token::review(authenticators, request).await,
         ("authentication.k8s.io", "selfsubjectreviews") => Ok(self_subject(request)),
-        ("authorization.k8s.io", "subjectaccessreviews") => access::subject(authorizer, request),
-        ("authorization.k8s.io", "localsubjectaccessreviews") => access::local(authorizer, request),
-        ("authorization.k8s.io", "selfsubjectaccessreviews") => access::own(authorizer, request),
-        ("authorization.k8s.io", "selfsubjectrulesreviews") => access::rules(authorizer, request),
+        ("authorization.k8s.io", _) => access::review(authorizer, request).await,
         (group, resource) => {
             Err(StatusError::method_not_supported(&GroupResource::new(group, resource), "create"))
         }

@@ -17,13 +17,14 @@ fn rbac() -> Rbac {
     rbac
 }
 
-fn ask(
-    f: fn(&dyn Authorizer, ReviewRequest<'_>) -> Result<Value, StatusError>,
-    namespace: &str,
-    spec: Value,
-) -> Result<Value, StatusError> {
+const OWN: &str = "selfsubjectaccessreviews";
+const SUBJECT: &str = "subjectaccessreviews";
+const LOCAL: &str = "localsubjectaccessreviews";
+const RULES: &str = "selfsubjectrulesreviews";
+
+async fn ask(resource: &str, namespace: &str, spec: Value) -> Result<Value, StatusError> {
     let jane = user("jane", &[]);
-    let gvr = Gvr::new("authorization.k8s.io", "v1", "x");
+    let gvr = Gvr::new("authorization.k8s.io", "v1", resource);
     let request = ReviewRequest {
         user: &jane,
         gvr: &gvr,
@@ -33,44 +34,41 @@ fn ask(
         object: json!({"spec": spec}),
         dry_run: false,
     };
-    f(&rbac(), request).map(|o| o["status"].clone())
+    access::review(&rbac(), request).await.map(|o| o["status"].clone())
 }
 
-#[test]
-fn access_reviews_ask_for_the_named_subject_or_for_the_caller() {
+#[tokio::test]
+async fn access_reviews_ask_for_the_named_subject_or_for_the_caller() {
     let pods = json!({"verb": "get", "resource": "pods", "namespace": "ns"});
     let granted = r#"RBAC: allowed by ClusterRoleBinding "b" of ClusterRole "reader" to User "jane""#;
     let yes = json!({"allowed": true, "reason": granted});
     let no = json!({"allowed": false});
-    assert_eq!(ask(access::own, "", json!({"resourceAttributes": pods})), Ok(yes.clone()));
-    assert_eq!(ask(access::subject, "", json!({"user": "joe", "resourceAttributes": pods})), Ok(no.clone()));
-    assert_eq!(
-        ask(access::local, "ns", json!({"user": "jane", "resourceAttributes": pods})),
-        Ok(yes.clone())
-    );
+    assert_eq!(ask(OWN, "", json!({"resourceAttributes": pods})).await, Ok(yes.clone()));
+    assert_eq!(ask(SUBJECT, "", json!({"user": "joe", "resourceAttributes": pods})).await, Ok(no.clone()));
+    assert_eq!(ask(LOCAL, "ns", json!({"user": "jane", "resourceAttributes": pods})).await, Ok(yes.clone()));
     let path = json!({"verb": "get", "path": "/healthz"});
-    assert_eq!(ask(access::own, "", json!({"nonResourceAttributes": path})), Ok(yes));
+    assert_eq!(ask(OWN, "", json!({"nonResourceAttributes": path})).await, Ok(yes));
     let secrets = json!({"verb": "get", "resource": "secrets"});
-    assert_eq!(ask(access::own, "", json!({"resourceAttributes": secrets})), Ok(no));
+    assert_eq!(ask(OWN, "", json!({"resourceAttributes": secrets})).await, Ok(no));
 }
 
-#[test]
-fn a_review_that_asks_nothing_or_too_much_is_invalid() {
+#[tokio::test]
+async fn a_review_that_asks_nothing_or_too_much_is_invalid() {
     let code = |r: Result<Value, StatusError>| r.err().map(|e| e.code());
     let pods = json!({"verb": "get", "resource": "pods", "namespace": "ns"});
     let path = json!({"verb": "get", "path": "/"});
-    assert_eq!(code(ask(access::own, "", json!({}))), Some(422));
+    assert_eq!(code(ask(OWN, "", json!({})).await), Some(422));
     let both = json!({"resourceAttributes": pods, "nonResourceAttributes": path});
-    assert_eq!(code(ask(access::own, "", both)), Some(422));
-    assert_eq!(code(ask(access::subject, "", json!({"resourceAttributes": pods}))), Some(422));
+    assert_eq!(code(ask(OWN, "", both).await), Some(422));
+    assert_eq!(code(ask(SUBJECT, "", json!({"resourceAttributes": pods})).await), Some(422));
     let other = json!({"user": "jane", "resourceAttributes": pods});
-    assert_eq!(code(ask(access::local, "other", other)), Some(422));
-    assert_eq!(code(ask(access::rules, "", json!({}))), Some(400));
+    assert_eq!(code(ask(LOCAL, "other", other).await), Some(422));
+    assert_eq!(code(ask(RULES, "", json!({})).await), Some(400));
 }
 
-#[test]
-fn a_rules_review_lists_what_the_caller_holds() {
-    let status = ask(access::rules, "", json!({"namespace": "ns"})).expect("a status");
+#[tokio::test]
+async fn a_rules_review_lists_what_the_caller_holds() {
+    let status = ask(RULES, "", json!({"namespace": "ns"})).await.expect("a status");
     assert_eq!(status["resourceRules"][0]["resources"], json!(["pods"]));
     assert_eq!(status["nonResourceRules"][0]["nonResourceURLs"], json!(["/healthz"]));
     assert_eq!(status["incomplete"], false);

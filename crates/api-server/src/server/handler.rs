@@ -8,13 +8,15 @@ use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::Request;
 use hyper::body::Incoming;
-use keelson_api_types::{GroupResource, StatusError};
+use keelson_api_types::StatusError;
 
 use crate::app::{App, Call};
+use crate::authn::impersonation;
+use crate::authz::judged;
 use crate::body::{Body, Response};
 use crate::fairness::{Schema, Ticket, estimate};
 use crate::request::{Query, RequestInfo};
-use crate::types::{Attributes, AuthnError, Decision, Peer, UserInfo};
+use crate::types::{Attributes, Peer, UserInfo};
 use crate::{audit, discovery, response, subresources, verbs, zpages};
 
 /// Answers one request; never fails and never panics.
@@ -93,7 +95,7 @@ async fn route(
         return Err(StatusError::unauthorized("Unauthorized"));
     }
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let user = authenticate(app, &parts, &peer).await?;
+    let user = identify(app, &mut parts, &peer, &info, &query).await?;
     if audit::authenticated(&user) == audit::policy::Level::RequestResponse {
         // What is recorded must be legible.
         parts.headers.remove(http::header::ACCEPT_ENCODING);
@@ -124,7 +126,7 @@ async fn route(
         warnings: Vec::new(),
         ticket,
     };
-    let answer = match authorize(app, &call.user, &call.info, &call.query) {
+    let answer = match authorize(app, &call.user, &call.info, &call.query).await {
         Ok(()) => dispatch(app, &mut call).await,
         Err(error) => Err(error),
     };
@@ -186,29 +188,41 @@ fn paths(app: &Arc<App>, call: &Call) -> Result<Response, StatusError> {
     Err(StatusError::not_found_path())
 }
 
-async fn authenticate(app: &App, parts: &http::request::Parts, peer: &Peer) -> Result<UserInfo, StatusError> {
-    let authenticator = app.security()?.authenticator();
-    match authenticator.authenticate(parts, peer.certificate.as_deref()).await {
-        Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(StatusError::unauthorized("Unauthorized")),
-        Err(error) => Err(refusal(error)),
-    }
+/// Who the request is by or, where they ask to be somebody else and may, as whom.
+async fn identify(
+    app: &App,
+    parts: &mut http::request::Parts,
+    peer: &Peer,
+    info: &RequestInfo,
+    query: &Query,
+) -> Result<UserInfo, StatusError> {
+    let (security, authorizer) = (app.security()?, app.authorizer()?);
+    let caller = security.authenticator().authenticate(parts, peer.certificate.as_deref()).await;
+    let caller = match caller {
+        Ok(Some(caller)) => caller,
+        Ok(None) => return Err(StatusError::unauthorized("Unauthorized")),
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "authentication failed");
+            return Err(StatusError::unauthorized("Unauthorized"));
+        }
+    };
+    let asked = attributes(&caller, info, query);
+    let other = impersonation::take(&mut parts.headers, &asked, authorizer).await?;
+    Ok(other.unwrap_or(caller))
 }
 
-fn refusal(error: AuthnError) -> StatusError {
-    if let AuthnError::Impersonation(status) = error {
-        return status;
-    }
-    tracing::debug!(error = &error as &dyn std::error::Error, "authentication failed");
-    match error {
-        AuthnError::Impersonation(answer) => answer,
-        AuthnError::Invalid(_) => StatusError::unauthorized("Unauthorized"),
-    }
+async fn authorize(app: &App, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), StatusError> {
+    let attributes = attributes(user, info, query);
+    let verdict = app.authorizer()?.decide(&attributes).await;
+    let decision = if verdict.is_allowed() { "allow" } else { "forbid" };
+    audit::annotate("authorization.k8s.io/decision", || decision.to_owned());
+    audit::annotate("authorization.k8s.io/reason", || verdict.reason().to_owned());
+    judged(&verdict, &attributes)
 }
 
-fn authorize(app: &App, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), StatusError> {
+fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo, query: &'a Query) -> Attributes<'a> {
     let selects = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
-    let attributes = Attributes {
+    Attributes {
         user,
         verb: &info.verb,
         group: &info.group,
@@ -221,38 +235,5 @@ fn authorize(app: &App, user: &UserInfo, info: &RequestInfo, query: &Query) -> R
         is_resource: info.is_resource,
         field_selector: query.get("fieldSelector").filter(|_| selects),
         label_selector: query.get("labelSelector").filter(|_| selects),
-    };
-    let (decision, reason) = match app.authorizer()?.authorize(&attributes) {
-        Decision::Allow(reason) => ("allow", reason),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => ("forbid", reason),
-    };
-    audit::annotate("authorization.k8s.io/decision", || decision.to_owned());
-    audit::annotate("authorization.k8s.io/reason", || reason.clone());
-    if decision == "allow" {
-        return Ok(());
     }
-    Err(forbidden(&attributes, &reason))
-}
-
-/// Upstream's words for what a caller may not do.
-pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> StatusError {
-    let user = format!("User {:?} cannot {}", attributes.user.name, attributes.verb);
-    let mut cause = if !attributes.is_resource {
-        format!("{user} path {:?}", attributes.path)
-    } else {
-        let mut resource = attributes.resource.to_owned();
-        if !attributes.subresource.is_empty() {
-            resource = format!("{resource}/{}", attributes.subresource);
-        }
-        let scope = match attributes.namespace {
-            "" => "at the cluster scope".to_owned(),
-            namespace => format!("in the namespace {namespace:?}"),
-        };
-        format!("{user} resource {resource:?} in API group {:?} {scope}", attributes.group)
-    };
-    if !reason.is_empty() {
-        cause = format!("{cause}: {reason}");
-    }
-    let group_resource = GroupResource::new(attributes.group, attributes.resource);
-    StatusError::forbidden(&group_resource, attributes.name, cause)
 }

@@ -2,8 +2,6 @@
 
 mod handler;
 
-pub use handler::forbidden;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +35,8 @@ pub enum Error {
     Load(#[source] keelson_store::Error),
     #[error("could not set up audit")]
     Audit(#[source] crate::audit::Error),
+    #[error("could not set up encryption at rest")]
+    Encryption(#[source] crate::encrypt::StartError),
     #[error("could not set up authentication and authorization")]
     Security(#[source] crate::body::BoxError),
 }

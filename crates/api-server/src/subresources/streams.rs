@@ -11,12 +11,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call};
+use crate::authz::allow;
 use crate::body::{Body, Response};
 use crate::node::{Forward, Target};
 use crate::registry::Resource;
 use crate::response;
-use crate::server::forbidden;
-use crate::types::{AdmissionRequest, Attributes, Decision, Operation};
+use crate::types::{AdmissionRequest, Attributes, Operation};
 use crate::verbs::get;
 
 const AGENT_PORT: u16 = 10250;
@@ -33,7 +33,7 @@ pub async fn serve(
     let pod: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
     let log = action == "log";
     if !log {
-        may_connect(app, call)?;
+        may_connect(app, call).await?;
         if !call.headers.contains_key(UPGRADE) {
             return Err(StatusError::bad_request("Upgrade request required"));
         }
@@ -85,7 +85,7 @@ pub async fn serve(
 }
 
 /// Streams change things, so that reading rights are not enough for them, whatever the method.
-fn may_connect(app: &App, call: &Call) -> Result<(), StatusError> {
+async fn may_connect(app: &App, call: &Call) -> Result<(), StatusError> {
     let info = &call.info;
     let attributes = Attributes {
         user: &call.user,
@@ -101,10 +101,7 @@ fn may_connect(app: &App, call: &Call) -> Result<(), StatusError> {
         field_selector: None,
         label_selector: None,
     };
-    match app.authorizer()?.authorize(&attributes) {
-        Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&attributes, &reason)),
-    }
+    allow(app.authorizer()?, &attributes).await
 }
 
 pub(super) async fn admit(app: &App, call: &mut Call, resource: &Resource) -> Result<(), StatusError> {

@@ -2,13 +2,10 @@
 //! documents by which others verify them.
 
 pub mod discovery;
-pub mod keys;
 pub mod request;
 
-use jsonwebtoken::{Algorithm, Header, Validation};
+use keelson_pki::ServiceAccountKeys;
 use serde::{Deserialize, Serialize};
-
-pub use keys::{KeyError, Keys};
 
 /// A name with the uid that it had when the token was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,14 +88,14 @@ fn numeric_date<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<i64>, D
 
 /// Signs and verifies the tokens of one issuer.
 pub struct Tokens {
-    keys: Keys,
+    keys: ServiceAccountKeys,
     issuer: String,
     /// The audiences of the API server itself; what a token is for when nothing else is asked.
     audiences: Vec<String>,
 }
 
 /// Why a token is not what it claims to be.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum TokenError {
     /// Not a token of this issuer at all; another authenticator may know it.
     #[error("not a token of this issuer")]
@@ -108,7 +105,7 @@ pub enum TokenError {
 }
 
 impl Tokens {
-    pub fn new(keys: Keys, issuer: String, audiences: Vec<String>) -> Self {
+    pub fn new(keys: ServiceAccountKeys, issuer: String, audiences: Vec<String>) -> Self {
         Self { keys, issuer, audiences }
     }
 
@@ -120,17 +117,14 @@ impl Tokens {
         &self.audiences
     }
 
-    pub fn keys(&self) -> &Keys {
+    pub fn keys(&self) -> &ServiceAccountKeys {
         &self.keys
     }
 
     /// A signed token; the issuer claim is filled in.
-    pub fn sign(&self, mut claims: Claims) -> Result<String, jsonwebtoken::errors::Error> {
+    pub fn sign(&self, mut claims: Claims) -> Result<String, keelson_pki::Error> {
         claims.iss.clone_from(&self.issuer);
-        let mut header = Header::new(self.keys.algorithm);
-        header.typ = None;
-        header.kid = Some(self.keys.id().to_owned());
-        jsonwebtoken::encode(&header, &claims, &self.keys.signing)
+        self.keys.sign(&claims)
     }
 
     /// The claims of a token of ours: signature and issuer are checked, times and the existence of what
@@ -141,17 +135,7 @@ impl Tokens {
         if unverified.iss != self.issuer && unverified.iss != LEGACY_ISSUER {
             return Err(TokenError::Foreign);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Foreign)?;
-        let named = |k: &&keys::VerifyKey| header.kid.as_deref() == Some(&k.id);
-        let known = self.keys.verify.iter().any(|k| named(&k));
-        let candidates = self.keys.verify.iter().filter(|k| !known || named(k));
-        for key in candidates {
-            if let Ok(data) = jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only(key.algorithm))
-            {
-                return Ok(data.claims);
-            }
-        }
-        Err(TokenError::Refused("invalid signature".into()))
+        self.keys.verify(token).map_err(|_| TokenError::Refused("invalid signature".into()))
     }
 
     /// Which of the wanted audiences (the server's own if none) the token is for; an error if none.
@@ -191,38 +175,5 @@ pub fn check_times(claims: &Claims, now: i64) -> Result<(), TokenError> {
     Ok(())
 }
 
-/// Times and audiences have their own checks, with upstream's words.
-fn signature_only(algorithm: Algorithm) -> Validation {
-    let mut validation = Validation::new(algorithm);
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    validation.required_spec_claims.clear();
-    validation
-}
-
 #[cfg(test)]
 mod tests;
-
-/// Keys for tests.
-#[cfg(test)]
-pub mod testing {
-    use std::path::{Path, PathBuf};
-
-    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-
-    /// Writes an ECDSA P-256 pair as `sa.key` and `sa.pub`.
-    pub fn key_files(dir: &Path) -> (PathBuf, PathBuf) {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
-        let private = pair.to_pkcs8v1().expect("PKCS#8");
-        let public: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("SPKI");
-        let (private_file, public_file) = (dir.join("sa.key"), dir.join("sa.pub"));
-        let write = |path: &Path, tag: &str, der: &[u8]| {
-            std::fs::write(path, pem::encode(&pem::Pem::new(tag, der))).expect("the key is written");
-        };
-        write(&private_file, "PRIVATE KEY", private.as_ref());
-        write(&public_file, "PUBLIC KEY", public.as_ref());
-        (private_file, public_file)
-    }
-}

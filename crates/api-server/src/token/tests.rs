@@ -5,8 +5,9 @@ use super::*;
 /// An ECDSA P-256 pair of files in a folder of its own.
 fn tokens() -> Tokens {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let (private, public) = crate::token::testing::key_files(dir.path());
-    let keys = Keys::load(&private, &public).expect("the keys load");
+    let (private, public) = (dir.path().join("sa.key"), dir.path().join("sa.pub"));
+    ServiceAccountKeys::ensure(&private, &public).expect("the keys are made");
+    let keys = ServiceAccountKeys::load(&private, &public).expect("the keys load");
     Tokens::new(keys, "https://issuer".into(), vec!["https://issuer".into()])
 }
 

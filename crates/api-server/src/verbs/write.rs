@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::alloc::Reservation;
 use crate::app::App;
+use crate::authz::allow;
 use crate::cache::{Entry, entry_of, splice_revision};
 use crate::codec;
 use crate::convert;
@@ -17,7 +18,7 @@ use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::Resource;
 use crate::strategies::{Ctx, Reserving};
-use crate::types::{AdmissionRequest, Attributes, Decision, Operation, UserInfo};
+use crate::types::{AdmissionRequest, Attributes, Operation, UserInfo};
 
 /// The largest object the store takes in one request, as etcd's default has it.
 const OBJECT_LIMIT: usize = 1_500_000;
@@ -335,7 +336,7 @@ impl Writer<'_> {
                     return Err(self.not_found(name));
                 }
                 let new = change(None)?;
-                self.may_create(name)?;
+                self.may_create(name).await?;
                 let stored = self.create_change(new, warnings).await?;
                 return Ok(Updated { stored, created: true, deleted: false });
             };
@@ -369,7 +370,7 @@ impl Writer<'_> {
     }
 
     /// Who may update or patch may not therefore create.
-    fn may_create(&self, name: &str) -> Result<(), StatusError> {
+    async fn may_create(&self, name: &str) -> Result<(), StatusError> {
         if self.admitted {
             return Ok(());
         }
@@ -388,12 +389,7 @@ impl Writer<'_> {
             field_selector: None,
             label_selector: None,
         };
-        match self.app.authorizer()?.authorize(&attributes) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-                Err(crate::server::forbidden(&attributes, &reason))
-            }
-        }
+        allow(self.app.authorizer()?, &attributes).await
     }
 
     async fn attempt(
@@ -489,8 +485,10 @@ impl Writer<'_> {
             && meta::grace_seconds(old).unwrap_or(0) == 0
             && super::delete::is_finalized(self.resource, new);
         let done = |stored, deleted| Ok(Attempt::Done(Updated { stored, created: false, deleted }));
+        let key = self.resource.store_key(self.namespace, name);
         // What is in the store in another form is written anew.
-        if !gone && splice_revision(&bytes, stored.revision) == stored.raw {
+        let same = splice_revision(&bytes, stored.revision) == stored.raw;
+        if !gone && same && !self.is_stale(&key).await {
             return done(stored.clone(), false);
         }
         self.check_size(&bytes)?;
@@ -499,7 +497,7 @@ impl Writer<'_> {
             return done(Stored::new(splice_revision(&bytes, stored.revision), stored.revision), gone);
         }
         let write = Write {
-            key: self.resource.store_key(self.namespace, name),
+            key,
             expect: Expect::Revision(stored.revision),
             value: (!gone).then(|| bytes.clone()),
             lease: self.lease().await?,
@@ -521,6 +519,16 @@ async fn reserved(reserving: Reserving<'_>) -> Result<Option<Reservation>, Statu
     match reserving {
         Some(reserving) => reserving.await.map(Some),
         None => Ok(None),
+    }
+}
+
+impl Writer<'_> {
+    /// Whether the stored form is to be written anew though its content stays: with another key, say.
+    async fn is_stale(&self, key: &str) -> bool {
+        match &self.app.encrypted {
+            Some(store) => store.is_stale(key).await,
+            None => false,
+        }
     }
 }
 

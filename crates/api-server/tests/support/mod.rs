@@ -1,7 +1,9 @@
 //! One server per test, on a port of its own with a store in a temporary folder.
 
+pub mod https;
 pub mod webhook;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +18,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use keelson_api_server::config::{Bind, Config};
 use keelson_api_server::run::{Running, product_security, start};
-use keelson_daemon::Daemon;
 use keelson_daemon::tls::rustls::ClientConfig;
 use keelson_daemon::tls::{ClientFiles, client_config};
+use keelson_daemon::{Daemon, Validate};
 use keelson_pki::{Ca, ClusterIdentity, Request as Certificate, Usage, ensure_all};
 use keelson_store::{EmbeddedConfig, Store, StoreConfig};
 use rustls_pki_types::ServerName;
@@ -39,7 +41,7 @@ pub struct Server {
     running: Option<Running>,
 }
 
-type Tune = Box<dyn Fn(&mut Config)>;
+type Tune = Box<dyn Fn(&mut Config, &Path) + Send + Sync>;
 
 impl Server {
     /// A server that is ready.
@@ -48,7 +50,12 @@ impl Server {
     }
 
     /// One whose configuration is another than usual.
-    pub async fn with(tune: impl Fn(&mut Config) + 'static) -> Self {
+    pub async fn with(tune: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
+        Self::start_with(move |config, _| tune(config)).await
+    }
+
+    /// The same, told the server's folder as well.
+    pub async fn start_with(tune: impl Fn(&mut Config, &Path) + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let embedded = EmbeddedConfig::new(dir.path().join("store.redb"));
         let store = keelson_store::open(StoreConfig::Embedded(embedded)).await.unwrap();
@@ -56,8 +63,9 @@ impl Server {
     }
 
     /// One of several over a store.
-    pub async fn over(store: Arc<dyn Store>, tune: impl Fn(&mut Config) + 'static) -> Self {
-        Self::build(tempfile::tempdir().unwrap(), store, Box::new(tune)).await
+    pub async fn over(store: Arc<dyn Store>, tune: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
+        let tune = Box::new(move |config: &mut Config, _: &Path| tune(config));
+        Self::build(tempfile::tempdir().unwrap(), store, tune).await
     }
 
     async fn build(dir: TempDir, store: Arc<dyn Store>, tune: Tune) -> Self {
@@ -85,7 +93,8 @@ impl Server {
             pki_dir: self.dir.path().join("pki"),
             ..Config::default()
         };
-        (self.tune)(&mut config);
+        (self.tune)(&mut config, self.dir.path());
+        assert_eq!(config.validate(), Vec::<String>::new());
         self.daemon = Daemon::new("keelson-api-server");
         let running =
             start(config, self.daemon.clone(), self.store.clone(), product_security()).await.unwrap();
@@ -105,26 +114,48 @@ impl Server {
         self.open().await;
     }
 
+    /// The server's folder, with its `pki`.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What the store holds under a key.
+    pub async fn raw(&self, key: &str) -> Bytes {
+        self.store.get(key).await.unwrap().kv.expect("the key exists").value
+    }
+
     pub fn admin(&self) -> Client {
         self.client("kubernetes-admin", &["system:masters"])
     }
 
+    fn ca(&self) -> Ca {
+        let pki = self.dir.path().join("pki");
+        Ca::load(&pki.join("ca.crt"), &pki.join("ca.key")).unwrap()
+    }
+
     /// Someone with a certificate of the cluster's authority.
     pub fn client(&self, user: &str, groups: &[&str]) -> Client {
-        let pki = self.dir.path().join("pki");
-        let ca = Ca::load(&pki.join("ca.crt"), &pki.join("ca.key")).unwrap();
-        self.client_of(&ca, user, groups)
+        self.client_of(&self.ca(), user, groups)
+    }
+
+    /// Someone whose certificate ends soon.
+    pub fn client_for(&self, user: &str, ttl: Duration) -> Client {
+        self.client_until(&self.ca(), user, &[], ttl)
     }
 
     /// Someone with a certificate of any authority.
     pub fn client_of(&self, ca: &Ca, user: &str, groups: &[&str]) -> Client {
+        self.client_until(ca, user, groups, Duration::from_secs(3600))
+    }
+
+    fn client_until(&self, ca: &Ca, user: &str, groups: &[&str], ttl: Duration) -> Client {
         let issued = ca
             .issue(&Certificate {
                 cn: user.into(),
                 orgs: groups.iter().map(|g| (*g).to_owned()).collect(),
                 sans: Vec::new(),
                 usage: Usage::Client,
-                ttl: Duration::from_secs(3600),
+                ttl,
             })
             .unwrap();
         let path = |kind: &str| self.dir.path().join(format!("{user}.{kind}"));

@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::index::RoleRef;
 use super::rule::{Rule, missing, quoted};
 use super::{GROUP, Rbac};
-use crate::types::{AdmissionRequest, Attributes, Authorizer, Decision, Operation};
+use crate::types::{AdmissionRequest, Attributes, Authorizer, Operation};
 
 /// Refuses a create or update of a role or binding that grants more than its author holds.
-pub fn check(
+pub async fn check(
     rbac: &Rbac,
     authorizer: &dyn Authorizer,
     request: &AdmissionRequest<'_>,
@@ -30,8 +30,8 @@ pub fn check(
         return Ok(());
     }
     let verdict = match request.gvr.resource.as_str() {
-        "roles" | "clusterroles" => role(rbac, authorizer, request, object),
-        "rolebindings" | "clusterrolebindings" => binding(rbac, authorizer, request, object),
+        "roles" | "clusterroles" => role(rbac, authorizer, request, object).await,
+        "rolebindings" | "clusterrolebindings" => binding(rbac, authorizer, request, object).await,
         _ => Ok(()),
     };
     verdict.map_err(|message| {
@@ -40,7 +40,7 @@ pub fn check(
     })
 }
 
-fn role(
+async fn role(
     rbac: &Rbac,
     authorizer: &dyn Authorizer,
     request: &AdmissionRequest<'_>,
@@ -48,7 +48,7 @@ fn role(
 ) -> Result<(), String> {
     let question =
         Attributes { verb: "escalate", name: request.name, ..attributes(request, &request.gvr.resource) };
-    if matches!(authorizer.authorize(&question), Decision::Allow(_)) {
+    if authorizer.decide(&question).await.is_allowed() {
         return Ok(());
     }
     let rules: Vec<Rule> =
@@ -66,7 +66,7 @@ fn role(
     Ok(())
 }
 
-fn binding(
+async fn binding(
     rbac: &Rbac,
     authorizer: &dyn Authorizer,
     request: &AdmissionRequest<'_>,
@@ -81,7 +81,7 @@ fn binding(
         name: &reference.name,
         ..attributes(request, resource)
     };
-    if matches!(authorizer.authorize(&question), Decision::Allow(_)) {
+    if authorizer.decide(&question).await.is_allowed() {
         return Ok(());
     }
     let rules = rbac.read(|i| i.role_rules(&reference.kind, &reference.name, request.namespace))?;
