@@ -9,7 +9,7 @@ use keelson_api_types::field::{child, index};
 use keelson_api_types::{FieldError, meta, names as grammar};
 use serde_json::Value;
 
-use super::{defaults, schema};
+use super::{conversion, defaults, schema};
 use crate::crd::{Approval, approval, is_established};
 use crate::meta::string;
 
@@ -17,7 +17,6 @@ const MAX_SELECTABLE: usize = 8;
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] =
     ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
-const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 /// What may stand at the root of a schema whose status is written alone; the names are those of messages.
 const ROOT_FIELDS: [(&str, &str); 22] = [
     ("description", "Description"),
@@ -99,8 +98,8 @@ impl Options {
             pruned_defaults: !schemas.iter().any(|s| defaults::any_unpruned(s)),
             atomic_sets: none(&schema::has_open_set),
             map_keys: none(&schema::has_bad_keys),
-            known_review: reviews.is_empty() || reviews.iter().any(|r| REVIEWS.contains(r)),
-            ca_bundle: is_established(old) && (bundle.is_null() || ca_error(bundle).is_none()),
+            known_review: reviews.is_empty() || reviews.iter().any(|r| conversion::REVIEWS.contains(r)),
+            ca_bundle: is_established(old) && (bundle.is_null() || conversion::ca_error(bundle).is_none()),
             many_fields: versions(spec)
                 .iter()
                 .filter(same_fields)
@@ -148,7 +147,7 @@ pub fn check(spec: &Value, options: &Options, e: &mut Vec<FieldError>) {
         let detail = "must be None if spec.preserveUnknownFields is true";
         e.push(FieldError::invalid("spec.conversion.strategy", string(conversion, "strategy"), detail));
     }
-    check_conversion(conversion, options, e);
+    conversion::check(conversion, options, e);
 }
 
 /// Which parts all versions have alike: these are reported once, beside the versions.
@@ -449,133 +448,6 @@ fn follow<'a>(path: &str, schema: &'a Value) -> Result<&'a Value, String> {
     })
 }
 
-fn check_conversion(conversion: &Value, options: &Options, e: &mut Vec<FieldError>) {
-    if !conversion.is_object() {
-        return;
-    }
-    let strategy = string(conversion, "strategy");
-    match strategy {
-        "" => e.push(FieldError::required("spec.conversion.strategy", "")),
-        "None" | "Webhook" => {}
-        other => e.push(FieldError::not_supported("spec.conversion.strategy", other, &["None", "Webhook"])),
-    }
-    let webhook = &conversion["webhook"];
-    let (config, reviews) = (&webhook["clientConfig"], list(&webhook["conversionReviewVersions"]));
-    let (at, reviews_at) =
-        ("spec.conversion.webhookClientConfig", "spec.conversion.conversionReviewVersions");
-    if strategy != "Webhook" {
-        let detail = "should not be set when strategy is not set to Webhook";
-        if config.is_object() {
-            e.push(FieldError::forbidden(at, detail));
-        }
-        if !reviews.is_empty() {
-            e.push(FieldError::forbidden(reviews_at, detail));
-        }
-        return;
-    }
-    if config.is_object() {
-        check_client(config, at, options, e);
-    } else {
-        e.push(FieldError::required(at, "required when strategy is set to Webhook"));
-    }
-    if reviews.is_empty() {
-        return e.push(FieldError::required(reviews_at, ""));
-    }
-    let mut seen = HashSet::new();
-    for (i, version) in reviews.iter().enumerate() {
-        if !seen.insert(*version) {
-            e.push(FieldError::invalid(index(reviews_at, i), *version, "duplicate version"));
-            continue;
-        }
-        for message in grammar::dns1035_label(version) {
-            e.push(FieldError::invalid(index(reviews_at, i), *version, message));
-        }
-    }
-    if options.known_review && !reviews.iter().any(|r| REVIEWS.contains(r)) {
-        let detail = format!("must include at least one of {}", REVIEWS.join(", "));
-        e.push(FieldError::invalid(reviews_at, webhook["conversionReviewVersions"].clone(), detail));
-    }
-}
-
-fn check_client(config: &Value, at: &str, options: &Options, e: &mut Vec<FieldError>) {
-    let (url, service) = (&config["url"], &config["service"]);
-    match (url.as_str(), service.is_object()) {
-        (Some(url), false) => check_url(url, &child(at, "url"), e),
-        (None, true) => check_service(service, &child(at, "service"), e),
-        _ => e.push(FieldError::required(at, "exactly one of url or service is required")),
-    }
-    let bundle = &config["caBundle"];
-    if let Some(problem) = ca_error(bundle).filter(|_| options.ca_bundle && !bundle.is_null()) {
-        e.push(FieldError::invalid(child(at, "caBundle"), bundle.clone(), problem));
-    }
-}
-
-fn check_url(url: &str, at: &str, e: &mut Vec<FieldError>) {
-    let form = "; desired format: https://host[/path]";
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(u, h)| (Some(u), h));
-    let mut fail = |value: &str, detail: String| e.push(FieldError::invalid(at, value, detail));
-    if scheme != "https" {
-        fail(scheme, format!("'https' is the only allowed URL scheme{form}"));
-    }
-    if scheme.is_empty() || host.is_empty() {
-        fail("", format!("host must be specified{form}"));
-    }
-    if let Some(user) = user {
-        fail(user, "user information is not permitted in the URL".to_owned());
-    }
-    let (before, fragment) = url.split_once('#').unwrap_or((url, ""));
-    if !fragment.is_empty() {
-        fail(fragment, "fragments are not permitted in the URL".to_owned());
-    }
-    if let Some((_, query)) = before.split_once('?').filter(|(_, q)| !q.is_empty()) {
-        fail(query, "query parameters are not permitted in the URL".to_owned());
-    }
-}
-
-fn check_service(service: &Value, at: &str, e: &mut Vec<FieldError>) {
-    for field in ["name", "namespace"] {
-        if string(service, field).is_empty() {
-            e.push(FieldError::required(child(at, field), ""));
-        }
-    }
-    let port = service["port"].as_i64().unwrap_or(443);
-    let messages = grammar::port_number(port);
-    if !messages.is_empty() {
-        let detail = format!("port is not valid: {}", messages.join(", "));
-        e.push(FieldError::invalid(child(at, "port"), port, detail));
-    }
-    let path = string(service, "path");
-    if matches!(path, "" | "/") {
-        return;
-    }
-    let mut fail = |detail: String| e.push(FieldError::invalid(child(at, "path"), path, detail));
-    if path == "//" {
-        return fail("segment[0] may not be empty".to_owned());
-    }
-    if !path.starts_with('/') {
-        fail("must start with a '/'".to_owned());
-    }
-    let steps = path.get(1..).unwrap_or_default();
-    for (i, step) in steps.strip_suffix('/').unwrap_or(steps).split('/').enumerate() {
-        if step.is_empty() {
-            fail(format!("segment[{i}] may not be empty"));
-            continue;
-        }
-        grammar::dns1123_subdomain(step).into_iter().for_each(|m| fail(format!("segment[{i}]: {m}")));
-    }
-}
-
-/// Why a bundle holds no certificates.
-fn ca_error(bundle: &Value) -> Option<String> {
-    use base64::Engine;
-    let decoded = base64::engine::general_purpose::STANDARD.decode(bundle.as_str().unwrap_or_default());
-    let blocks = decoded.ok().and_then(|pem| pem::parse_many(pem).ok()).unwrap_or_default();
-    let found = blocks.iter().any(|b| b.tag() == "CERTIFICATE");
-    (!found).then(|| "unable to load root certificates: unable to parse bytes as PEM block".to_owned())
-}
-
 /// Objects may be stored in any of these versions: none may vanish.
 pub fn stored_versions(definition: &Value, e: &mut Vec<FieldError>) {
     let (path, stored) = ("status.storedVersions", &definition["status"]["storedVersions"]);
@@ -628,7 +500,7 @@ fn has_status(version: &Value) -> bool {
     !version["subresources"]["status"].is_null()
 }
 
-fn list(value: &Value) -> Vec<&str> {
+pub(super) fn list(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 

@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions and APIServices as objects; serving what they define is elsewhere.
 
+mod conversion;
 mod defaults;
 mod definition;
 mod schema;
