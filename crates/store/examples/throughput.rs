@@ -1,10 +1,13 @@
-//! How many writes the embedded store takes, in wall time and per second of CPU.
+//! What a write costs the embedded store in wall time, CPU, bytes and syncs: through the write-ahead log, and with a
+//! durable commit of redb for each batch instead; then how the two relate.
 //!
 //! `cargo run --release -p keelson-store --example throughput -- [FOLDER]`
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use keelson_store::embedded::fault::Faults;
 use keelson_store::{EmbeddedConfig, RangeOptions, Store, StoreConfig, Write};
 
 const VALUE: usize = 2048;
@@ -24,18 +27,34 @@ fn number_of(file: &str, name: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-async fn measure<F: Future<Output = usize>>(what: &str, work: F) {
+/// What one operation cost.
+struct Cost {
+    rate: f64,
+    cpu_rate: f64,
+    kib: f64,
+    syncs: f64,
+}
+
+async fn measure<F: Future<Output = usize>>(what: &str, disk: &Faults, work: F) -> Cost {
     let (start, start_cpu) = (Instant::now(), cpu());
-    let written = number_of("/proc/self/io", "write_bytes");
-    let count = work.await;
+    let (written, syncs) = (number_of("/proc/self/io", "write_bytes"), disk.syncs());
+    let count = work.await as f64;
     let (wall, cpu) = (start.elapsed().as_secs_f64(), (cpu() - start_cpu).as_secs_f64());
-    let written = (number_of("/proc/self/io", "write_bytes") - written) as f64 / count as f64 / 1024.0;
+    let cost = Cost {
+        rate: count / wall,
+        cpu_rate: count / cpu.max(0.001),
+        kib: (number_of("/proc/self/io", "write_bytes") - written) as f64 / count / 1024.0,
+        syncs: (disk.syncs() - syncs) as f64 / count,
+    };
     println!(
-        "{what:<44} {:>9.0}/s {:>9.0}/CPU-s {written:>7.1} KiB written each, RSS {} KiB",
-        count as f64 / wall,
-        count as f64 / cpu.max(0.001),
+        "{what:<38} {:>9.0}/s {:>9.0}/CPU-s {:>7.1} KiB {:>6.3} syncs each, RSS {} KiB",
+        cost.rate,
+        cost.cpu_rate,
+        cost.kib,
+        cost.syncs,
         number_of("/proc/self/status", "VmRSS"),
     );
+    cost
 }
 
 async fn writes(store: Arc<dyn Store>, at_once: usize, each: usize, round: usize, create: bool) -> usize {
@@ -62,30 +81,60 @@ async fn writes(store: Arc<dyn Store>, at_once: usize, each: usize, round: usize
     at_once * each
 }
 
+async fn run(folder: &Path, without_log: bool) -> Vec<(&'static str, Cost)> {
+    let path = folder.join(format!("throughput-{}.redb", std::process::id()));
+    let mut config = EmbeddedConfig::new(&path);
+    let disk = Arc::new(Faults::default());
+    disk.set_without_log(without_log);
+    config.faults = Some(disk.clone());
+    let store = keelson_store::open(StoreConfig::Embedded(config)).await.expect("open");
+    println!(
+        "{VALUE}-byte values, {} log, file {}",
+        if without_log { "without" } else { "with" },
+        path.display()
+    );
+    let mut costs = Vec::new();
+    for (round, (what, at_once, each)) in [
+        ("create, 1 at once", 1, 300),
+        ("create, 16 at once", 16, 200),
+        ("create, 64 at once", 64, 200),
+        ("create, 512 at once", 512, 40),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        costs.push((what, measure(what, &disk, writes(store.clone(), at_once, each, round, true)).await));
+    }
+    let update = "update, 64 at once";
+    costs.push((update, measure(update, &disk, writes(store.clone(), 64, 200, 2, false)).await));
+    let everything =
+        async { store.range("/registry/", RangeOptions::default()).await.expect("range").kvs.len() };
+    measure("range of everything", &disk, everything).await;
+    let compaction = async {
+        store.compact(store.revision().await.expect("revision")).await.expect("compact");
+        writes(store.clone(), 1, 1, 9, true).await;
+        12_800
+    };
+    measure("compaction of 12,800 replaced values", &disk, compaction).await;
+    drop(store);
+    for end in ["", ".wal"] {
+        drop(std::fs::remove_file(format!("{}{end}", path.display())));
+    }
+    costs
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, Into::into);
-    let path = folder.join(format!("throughput-{}.redb", std::process::id()));
-    let config = EmbeddedConfig::new(&path);
-    let store = keelson_store::open(StoreConfig::Embedded(config)).await.expect("open");
-    println!("{VALUE}-byte values, file {}", path.display());
-    let (one, some, many) = (store.clone(), store.clone(), store.clone());
-    measure("create, 1 at once", writes(one, 1, 300, 0, true)).await;
-    measure("create, 16 at once", writes(some.clone(), 16, 200, 1, true)).await;
-    measure("create, 64 at once", writes(many.clone(), 64, 200, 2, true)).await;
-    measure("create, 512 at once", writes(many.clone(), 512, 40, 3, true)).await;
-    measure("update, 64 at once", writes(many, 64, 200, 2, false)).await;
-    measure("range of everything", async {
-        store.range("/registry/", RangeOptions::default()).await.expect("range").kvs.len()
-    })
-    .await;
-    let upto = store.revision().await.expect("revision");
-    measure("compaction of 12,800 replaced values", async {
-        store.compact(upto).await.expect("compact");
-        writes(some, 1, 1, 9, true).await;
-        12_800
-    })
-    .await;
-    drop(store);
-    drop(std::fs::remove_file(path));
+    let (before, after) = (run(&folder, true).await, run(&folder, false).await);
+    println!("with the log, as a multiple of without");
+    for ((what, without), (_, with)) in before.into_iter().zip(after) {
+        println!(
+            "{what:<38} {:>8.2} writes/s {:>8.2} writes/CPU-s {:>8.3} bytes {:>8.3} syncs",
+            with.rate / without.rate,
+            with.cpu_rate / without.cpu_rate,
+            with.kib / without.kib,
+            with.syncs / without.syncs,
+        );
+    }
 }

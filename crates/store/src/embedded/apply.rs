@@ -7,6 +7,7 @@ use super::format::{
     FIRST_REVISION, Head, KEYS, LEASE_KEYS, LEASES, LOG, META, META_COMPACTED, META_LEASE, META_SCRUBBED,
     Record,
 };
+use super::journal::{Journal, Op, ops};
 use crate::error::WriteError;
 use crate::types::{Event, EventKind, Expect, KeyValue, LeaseId, Revision, Write, Written};
 
@@ -22,6 +23,7 @@ pub(super) struct Changes<'t> {
     keys: Table<'t, &'static str, (u64, u64, u64)>,
     revision: Revision,
     events: Vec<Event>,
+    journal: Journal,
     dirty: bool,
 }
 
@@ -29,6 +31,8 @@ pub(super) struct Changes<'t> {
 pub(super) struct Changed {
     pub(super) events: Vec<Event>,
     pub(super) revision: Revision,
+    /// What a replay needs to come to the same state.
+    pub(super) journal: Journal,
     /// Whether there is anything to commit.
     pub(super) dirty: bool,
 }
@@ -38,7 +42,15 @@ impl<'t> Changes<'t> {
         let log = transaction.open_table(LOG)?;
         let keys = transaction.open_table(KEYS)?;
         let revision = log.last()?.map_or(FIRST_REVISION, |(revision, _)| revision.value());
-        Ok(Self { transaction, log, keys, revision, events: Vec::new(), dirty: false })
+        Ok(Self {
+            transaction,
+            log,
+            keys,
+            revision,
+            events: Vec::new(),
+            journal: Journal::default(),
+            dirty: false,
+        })
     }
 
     /// The revision reached so far.
@@ -47,7 +59,7 @@ impl<'t> Changes<'t> {
     }
 
     pub(super) fn finish(self) -> Changed {
-        Changed { events: self.events, revision: self.revision, dirty: self.dirty }
+        Changed { events: self.events, revision: self.revision, journal: self.journal, dirty: self.dirty }
     }
 
     /// Compares and writes or deletes.
@@ -98,35 +110,62 @@ impl<'t> Changes<'t> {
         head: Option<Head>,
         previous: Option<KeyValue>,
     ) -> Result<(), redb::Error> {
-        self.dirty = true;
         self.revision += 1;
         let revision = self.revision;
         let live = head.filter(Head::is_live);
         let create_revision = live.map_or(revision, |head| head.create_revision);
         let replaced = head.map_or(0, |head| head.revision);
-        self.append(Record { value: Some(&value), key: &key, create_revision, replaced })?;
-        self.keys.insert(key.as_str(), Head { revision, create_revision, lease }.encode())?;
-        self.attach(&key, live.map_or(0, |head| head.lease), lease)?;
+        let record = Record { value: Some(&value), key: &key, create_revision, replaced };
+        self.settle(record, live.map_or(0, |head| head.lease), lease)?;
         let kv = KeyValue { key, value, create_revision, mod_revision: revision };
         self.events.push(Event { revision, kind: EventKind::Put, kv, previous });
         Ok(())
     }
 
     fn delete(&mut self, head: Head, kv: KeyValue) -> Result<(), redb::Error> {
-        self.dirty = true;
         self.revision += 1;
         let revision = self.revision;
         let create_revision = head.create_revision;
-        self.append(Record { value: None, key: &kv.key, create_revision, replaced: head.revision })?;
-        self.keys.insert(kv.key.as_str(), Head { revision, create_revision: 0, lease: 0 }.encode())?;
-        self.attach(&kv.key, head.lease, 0)?;
+        self.settle(
+            Record { value: None, key: &kv.key, create_revision, replaced: head.revision },
+            head.lease,
+            0,
+        )?;
         self.events.push(Event { revision, kind: EventKind::Delete, previous: Some(kv.clone()), kv });
         Ok(())
     }
 
-    fn append(&mut self, record: Record<'_>) -> Result<(), redb::Error> {
-        let mut slot = self.log.insert_reserve(self.revision, record.encoded_len())?;
-        record.encode_into(slot.as_mut());
+    /// Makes a record, at the revision reached, the newest of its key and moves that from its lease to another.
+    fn settle(&mut self, record: Record<'_>, from: LeaseId, lease: LeaseId) -> Result<(), redb::Error> {
+        self.dirty = true;
+        let revision = self.revision;
+        self.journal.change(revision, lease, record);
+        record.encode_into(self.log.insert_reserve(revision, record.encoded_len())?.as_mut());
+        if record.is_marker() {
+            return Ok(());
+        }
+        let create_revision = if record.value.is_some() { record.create_revision } else { 0 };
+        self.keys.insert(record.key, Head { revision, create_revision, lease }.encode())?;
+        self.attach(record.key, from, lease)
+    }
+
+    /// Does what a journal says, as far as it is not done.
+    pub(super) fn replay(&mut self, journal: &[u8]) -> Result<(), redb::Error> {
+        for op in ops(journal) {
+            match op? {
+                Op::Change { revision, lease, record } if revision > self.revision => {
+                    self.revision = revision;
+                    let record = Record::decode(record)?;
+                    let head = self.keys.get(record.key)?.map(|head| Head::from(head.value()));
+                    self.settle(record, head.filter(Head::is_live).map_or(0, |head| head.lease), lease)?;
+                }
+                Op::Change { .. } => {}
+                Op::Grant { lease, ttl } => self.insert_lease(lease, ttl)?,
+                Op::End { lease } => self.remove_lease(lease)?,
+                Op::Compact { upto } => drop(self.compact(upto)?),
+            }
+        }
+        self.journal.clear();
         Ok(())
     }
 
@@ -155,27 +194,37 @@ impl<'t> Changes<'t> {
     /// Raises the revision without a change.
     pub(super) fn advance(&mut self, to: Revision) -> Result<Revision, redb::Error> {
         if to > self.revision {
-            self.dirty = true;
             self.revision = to;
-            self.append(Record::MARKER)?;
+            self.settle(Record::MARKER, 0, 0)?;
         }
         Ok(self.revision)
     }
 
     /// Names and stores a new lease.
     pub(super) fn grant(&mut self, ttl_millis: u64) -> Result<LeaseId, redb::Error> {
-        let mut meta = self.transaction.open_table(META)?;
-        let id = meta.get(META_LEASE)?.map_or(0, |last| last.value()) + 1;
-        meta.insert(META_LEASE, id)?;
-        self.transaction.open_table(LEASES)?.insert(id, ttl_millis)?;
+        let last = self.transaction.open_table(META)?.get(META_LEASE)?.map_or(0, |last| last.value());
+        self.insert_lease(last + 1, ttl_millis)?;
+        Ok(last + 1)
+    }
+
+    fn insert_lease(&mut self, lease: LeaseId, ttl_millis: u64) -> Result<(), redb::Error> {
         self.dirty = true;
-        Ok(id)
+        self.journal.grant(lease, ttl_millis);
+        self.transaction.open_table(META)?.insert(META_LEASE, lease)?;
+        self.transaction.open_table(LEASES)?.insert(lease, ttl_millis)?;
+        Ok(())
+    }
+
+    fn remove_lease(&mut self, lease: LeaseId) -> Result<(), redb::Error> {
+        self.dirty = true;
+        self.journal.end(lease);
+        self.transaction.open_table(LEASES)?.remove(lease)?;
+        Ok(())
     }
 
     /// Ends a lease: deletes the keys that hang on it.
     pub(super) fn end_lease(&mut self, lease: LeaseId) -> Result<(), redb::Error> {
-        self.dirty = true;
-        self.transaction.open_table(LEASES)?.remove(lease)?;
+        self.remove_lease(lease)?;
         let mut attached = Vec::new();
         for entry in self.transaction.open_table(LEASE_KEYS)?.range((lease, "")..(lease + 1, ""))? {
             attached.push(entry?.0.value().1.to_owned());
@@ -197,6 +246,7 @@ impl<'t> Changes<'t> {
             return Ok(false);
         }
         meta.insert(META_COMPACTED, upto)?;
+        self.journal.compact(upto);
         self.dirty = true;
         Ok(true)
     }

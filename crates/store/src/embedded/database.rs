@@ -1,21 +1,29 @@
 //! The redb file: opened, shared by readers, closed and opened again after an I/O error.
 //!
 //! After a failed write or sync redb refuses everything until the file is opened anew, which brings
-//! back the last committed state. The writer does that; readers meanwhile wait at the lock.
+//! back the last durable state; what the write-ahead log holds beyond it is then replayed. The writer
+//! does that; readers meanwhile wait at the lock.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction,
 };
 
-use super::fault::{Faults, FaultyFile};
-use super::format::{FIRST_REVISION, FORMAT, KEYS, LEASE_KEYS, LEASES, LOG, META, META_FORMAT};
+use super::apply::Changes;
+use super::backing::Backing;
+use super::fault::{Faults, Step};
+use super::format::{
+    FIRST_REVISION, FORMAT, FORMAT_WITHOUT_WAL, KEYS, LEASE_KEYS, LEASES, LOG, META, META_FORMAT,
+    META_GENERATION,
+};
+use super::wal::Wal;
 use crate::error::Error;
 use crate::types::Revision;
 
@@ -25,12 +33,15 @@ pub(super) struct Handle {
     cache_bytes: usize,
     faults: Option<Arc<Faults>>,
     database: RwLock<Option<Database>>,
+    /// Used by the writer only.
+    wal: Mutex<Wal>,
 }
 
 impl Handle {
     /// Opens the file, creating it and its folder if need be.
     pub(super) fn open(path: &Path, cache_bytes: usize, faults: Option<Arc<Faults>>) -> Result<Self, Error> {
-        let handle = Self { path: path.to_owned(), cache_bytes, faults, database: RwLock::new(None) };
+        let wal = Mutex::new(Wal::beside(path, faults.clone()));
+        let handle = Self { path: path.to_owned(), cache_bytes, faults, database: RwLock::new(None), wal };
         handle.reopen()?;
         Ok(handle)
     }
@@ -44,24 +55,42 @@ impl Handle {
         let mut slot = self.database.write();
         drop(slot.take());
         let database = self.open_file().map_err(|error| self.explain(error))?;
-        prepare(&database).map_err(|error| self.explain_redb("open", error))?;
+        prepare(&database)
+            .and_then(|()| self.replay(&database))
+            .map_err(|error| self.explain_redb("open", error))?;
         *slot = Some(database);
         Ok(())
     }
 
+    /// Brings redb to where the log is. Readers come after this.
+    fn replay(&self, database: &Database) -> Result<(), redb::Error> {
+        let generation = database.begin_read()?.open_table(META)?.get(META_GENERATION)?.map(|n| n.value());
+        // Without one the file is new, or older than the log.
+        let Some(generation) = generation else { return Ok(()) };
+        let transaction = begin(database)?;
+        let mut changes = Changes::new(&transaction)?;
+        self.wal.lock().replay(generation, |entry| changes.replay(entry))?;
+        if changes.finish().dirty { Ok(transaction.commit()?) } else { Ok(transaction.abort()?) }
+    }
+
     /// Closes the file for good; reads in progress fail.
     pub(super) fn close(&self) {
-        drop(self.database.write().take());
+        let Some(database) = self.database.write().take() else { return };
+        let mut wal = self.wal.lock();
+        if wal.holds_entries()
+            && let Err(error) =
+                begin(&database).and_then(|transaction| self.checkpoint(transaction, &mut wal))
+        {
+            // It is replayed at the next start.
+            tracing::warn!(%error, "the write-ahead log stays in force: no checkpoint at close");
+        }
     }
 
     fn open_file(&self) -> Result<Database, DatabaseError> {
         let file = create_private(&self.path)?;
         let mut builder = Database::builder();
         builder.set_cache_size(self.cache_bytes);
-        match &self.faults {
-            None => builder.create_with_backend(redb::backends::FileBackend::new(file)?),
-            Some(faults) => builder.create_with_backend(FaultyFile::new(file, faults.clone())?),
-        }
+        builder.create_with_backend(Backing::new(file, self.path.clone(), self.faults.clone())?)
     }
 
     /// Runs a read on a snapshot of the committed state. Tries again if the file was reopened
@@ -89,12 +118,42 @@ impl Handle {
         }
     }
 
-    /// A transaction whose commit is durable and after which a crash needs no repair.
+    /// A transaction for [`Self::commit`].
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, redb::Error> {
         match &*self.database.read() {
-            Some(database) => begin_durable(database),
+            Some(database) => begin(database),
             None => Err(redb::Error::DatabaseClosed),
         }
+    }
+
+    /// Makes a transaction durable, through the log if that has room for its changes, and visible. One without
+    /// changes for the log may be lost.
+    pub(super) fn commit(&self, transaction: WriteTransaction, changes: &[u8]) -> Result<(), redb::Error> {
+        let mut wal = self.wal.lock();
+        if !changes.is_empty() && !wal.append(changes)? {
+            return self.checkpoint(transaction, &mut wal);
+        }
+        self.fault(Step::Commit)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Commits so that a crash needs neither repair nor the log.
+    fn checkpoint(&self, mut transaction: WriteTransaction, wal: &mut Wal) -> Result<(), redb::Error> {
+        let generation = RandomState::new().hash_one(());
+        {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(META_FORMAT, FORMAT)?;
+            meta.insert(META_GENERATION, generation)?;
+        }
+        make_durable(&mut transaction)?;
+        transaction.commit()?;
+        self.fault(Step::CheckpointDone)?;
+        wal.restart(generation);
+        Ok(())
+    }
+
+    fn fault(&self, step: Step) -> io::Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults.step(step))
     }
 
     /// The revision of the committed state.
@@ -142,22 +201,28 @@ pub(super) fn revision_in(transaction: &ReadTransaction) -> Result<Revision, red
     Ok(log.last()?.map_or(FIRST_REVISION, |(revision, _)| revision.value()))
 }
 
-fn begin_durable(database: &Database) -> Result<WriteTransaction, redb::Error> {
+fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::None)?;
+    Ok(transaction)
+}
+
+fn make_durable(transaction: &mut WriteTransaction) -> Result<(), redb::Error> {
     transaction.set_durability(Durability::Immediate)?;
     transaction.set_quick_repair(true);
-    Ok(transaction)
+    Ok(())
 }
 
 /// Makes sure that all tables exist in a layout this code knows. Writes nothing if they do.
 fn prepare(database: &Database) -> Result<(), redb::Error> {
     if let Ok(meta) = database.begin_read()?.open_table(META) {
         return match meta.get(META_FORMAT)?.map(|format| format.value()) {
-            Some(FORMAT) => Ok(()),
+            Some(FORMAT | FORMAT_WITHOUT_WAL) => Ok(()),
             other => Err(redb::Error::Corrupted(format!("file format {other:?}, expected {FORMAT}"))),
         };
     }
-    let transaction = begin_durable(database)?;
+    let mut transaction = database.begin_write()?;
+    make_durable(&mut transaction)?;
     transaction.open_table(LOG)?;
     transaction.open_table(KEYS)?;
     transaction.open_table(LEASES)?;
@@ -168,7 +233,7 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
 }
 
 /// Opens or creates a file that only its owner may read: it holds Secrets.
-fn create_private(path: &Path) -> io::Result<File> {
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }

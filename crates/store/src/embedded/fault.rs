@@ -1,19 +1,42 @@
-//! Failures of the disk on demand, for tests.
+//! Failures of the disk on demand, and what it was asked to keep; for tests and measurements.
 
-use std::fs::File;
 use std::io;
-use std::ops::Bound;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use redb::backends::FileBackend;
-use redb::{BackendError, DatabaseError, StorageBackend};
+use parking_lot::Mutex;
+
+/// Where a durable write can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Before anything is written to the log.
+    LogWrite,
+    /// Amid the write to the log.
+    LogTorn,
+    /// The log is written, its sync fails.
+    LogSync,
+    /// The log is synced, redb has nothing of it.
+    Commit,
+    /// Before redb takes a checkpoint.
+    Checkpoint,
+    /// redb has the checkpoint but reports an error.
+    CheckpointDone,
+}
+
+impl Step {
+    pub const ALL: [Self; 6] =
+        [Self::LogWrite, Self::LogTorn, Self::LogSync, Self::Commit, Self::Checkpoint, Self::CheckpointDone];
+}
 
 /// Switches of a disk that fails. All off by default.
 #[derive(Debug, Default)]
 pub struct Faults {
     full: AtomicBool,
     sync_fails: AtomicBool,
+    without_log: AtomicBool,
+    fails_at: Mutex<Option<Step>>,
+    images: Mutex<Option<PathBuf>>,
+    syncs: AtomicU64,
 }
 
 impl Faults {
@@ -27,78 +50,64 @@ impl Faults {
         self.sync_fails.store(fails, Ordering::SeqCst);
     }
 
-    fn space(&self) -> io::Result<()> {
+    /// Whether each batch is a checkpoint and the write-ahead log stays empty.
+    pub fn set_without_log(&self, without: bool) {
+        self.without_log.store(without, Ordering::SeqCst);
+    }
+
+    /// Fails once, when this step is reached.
+    pub fn fail_at(&self, step: Step) {
+        *self.fails_at.lock() = Some(step);
+    }
+
+    /// Whether the failure asked for is still to come.
+    pub fn is_pending(&self) -> bool {
+        self.fails_at.lock().is_some()
+    }
+
+    /// Copies each file to this folder whenever it is synced: what a power failure leaves at least.
+    pub fn keep_images(&self, folder: PathBuf) {
+        *self.images.lock() = Some(folder);
+    }
+
+    /// How many syncs there were.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn without_log(&self) -> bool {
+        self.without_log.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn space(&self) -> io::Result<()> {
         if self.full.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
-}
 
-/// A file on such a disk.
-#[derive(Debug)]
-pub(super) struct FaultyFile {
-    file: FileBackend,
-    faults: Arc<Faults>,
-}
-
-impl FaultyFile {
-    pub(super) fn new(file: File, faults: Arc<Faults>) -> Result<Self, DatabaseError> {
-        Ok(Self { file: FileBackend::new(file)?, faults })
-    }
-}
-
-impl StorageBackend for FaultyFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
+    pub(super) fn step(&self, step: Step) -> io::Result<()> {
+        let mut fails_at = self.fails_at.lock();
+        if *fails_at != Some(step) {
+            return Ok(());
+        }
+        *fails_at = None;
+        Err(io::Error::other(format!("injected failure at {step:?}")))
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.faults.space()?;
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        if self.faults.sync_fails.load(Ordering::SeqCst) {
+    /// Syncs a file, or fails.
+    pub(super) fn sync(
+        &self,
+        path: &Path,
+        step: Step,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::SeqCst);
+        if self.sync_fails.load(Ordering::SeqCst) {
             return Err(io::Error::other("injected sync failure"));
         }
-        self.file.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        // A full disk still takes what overwrites allocated blocks, such as the file's header.
-        if offset > 0 {
-            self.faults.space()?;
+        self.step(step)?;
+        sync()?;
+        match (&*self.images.lock(), path.file_name()) {
+            (Some(folder), Some(name)) => std::fs::copy(path, folder.join(name)).map(drop),
+            _ => Ok(()),
         }
-        self.file.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
     }
 }

@@ -30,7 +30,12 @@ pub(super) const META_SCRUBBED: &str = "scrubbed";
 /// The last lease granted.
 pub(super) const META_LEASE: &str = "lease";
 
-pub(super) const FORMAT: u64 = 1;
+/// What the write-ahead log's entries belong to; none in a file that never had one.
+pub(super) const META_GENERATION: &str = "generation";
+
+pub(super) const FORMAT: u64 = 2;
+/// Written by versions without a write-ahead log; the first change makes it [`FORMAT`], which they refuse.
+pub(super) const FORMAT_WITHOUT_WAL: u64 = 1;
 
 /// The revision of a store without any change, as in etcd.
 pub(super) const FIRST_REVISION: Revision = 1;

@@ -1,17 +1,21 @@
-//! The embedded backend: one redb file, one writer thread, readers on snapshots.
+//! The embedded backend: a redb file and its write-ahead log, one writer thread, readers on snapshots.
 //!
-//! A write waits in a bounded queue; the writer takes all that waits into one transaction, commits
-//! it durably (quick-repair on, so that a crash costs no repair), then makes it visible to watchers
-//! and answers the callers. Readers see the last committed state and never wait for the writer.
+//! A write waits in a bounded queue; the writer takes all that waits into one transaction, appends
+//! its changes to the log with one sync, commits to redb without one (see [`wal`]), then makes it
+//! visible to watchers and answers the callers. Readers see the last committed state and never wait
+//! for the writer.
 
 mod apply;
+mod backing;
 mod database;
 pub mod fault;
 mod format;
 mod hub;
+mod journal;
 mod lease;
 mod queue;
 mod read;
+mod wal;
 mod watch;
 mod writer;
 
@@ -46,7 +50,7 @@ pub struct EmbeddedConfig {
     /// How long replaced and deleted values stay readable; 0 keeps them until compacted by hand.
     #[serde(default = "default_history_seconds")]
     pub history_seconds: u64,
-    /// A disk that fails on demand; tests only.
+    /// A disk that fails on demand; tests and measurements only.
     #[serde(skip)]
     pub faults: Option<Arc<fault::Faults>>,
 }

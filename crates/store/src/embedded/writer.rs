@@ -1,4 +1,4 @@
-//! The only thread that changes the file: one transaction, one durable commit for all that waits.
+//! The only thread that changes the file: one transaction, one durable append to the log for all that waits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -118,7 +118,7 @@ impl Writer {
         let mut batch = Batch { outcomes: Vec::with_capacity(requests.len()), ..Batch::default() };
         let changed = self.fill(&transaction, requests, &mut batch)?;
         if changed.dirty {
-            transaction.commit()?;
+            self.shared.file.commit(transaction, changed.journal.bytes())?;
         } else {
             transaction.abort()?;
         }

@@ -1,0 +1,201 @@
+//! The write-ahead log in front of the redb file: a batch is durable once appended here and synced.
+//!
+//! redb then takes the same batch without a sync. When the log is full, at the first batch after opening and at close, the
+//! batch is committed to redb durably instead: a checkpoint. That commit also changes the *generation*, a random number in redb
+//! from which the checksums of the log's entries start, each then seeded by the one before it.
+//!
+//! - *Invariant:* redb's durable state, and after it the valid entries of its generation, are all that was acknowledged.
+//! - A checkpoint is one atomic commit of redb: changing the generation voids the log without writing to it, so that no
+//!   crash falls between the two. Entries of another generation, torn ones and the remains of longer ones end the log.
+//! - Only the last entry can be unacknowledged: one writer, one sync for each. After a failed write or sync nobody knows what
+//!   reached the disk: the log takes nothing more until a checkpoint has voided it, and meanwhile stands for what was
+//!   acknowledged and no more.
+//! - The file grows by zeros written ahead and is then overwritten: a small append dirties one block and no metadata.
+//!
+//! An entry: length of the payload (4), checksum of length and payload (8), payload.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::database::create_private;
+use super::fault::{Faults, Step};
+
+/// What the log holds before redb has to take it durably; also what a start after a crash reads at most.
+const LIMIT: u64 = 16 << 20;
+/// How much of the file is written ahead.
+const AHEAD: u64 = 1 << 20;
+const HEADER: usize = 12;
+
+pub(super) struct Wal {
+    path: PathBuf,
+    faults: Option<Arc<Faults>>,
+    file: Option<File>,
+    /// The file's length; all of it has blocks.
+    len: u64,
+    /// Where the next entry goes: all before is synced and acknowledged.
+    end: u64,
+    /// The checksum of the last entry, or the generation.
+    chain: u64,
+    /// What the entries before `end` belong to; `None` before the first one of this process.
+    generation: Option<u64>,
+    /// Whether entries may be appended.
+    open: bool,
+    buffer: Vec<u8>,
+}
+
+impl Wal {
+    /// The log of a redb file, beside it.
+    pub(super) fn beside(store: &Path, faults: Option<Arc<Faults>>) -> Self {
+        let mut path = store.as_os_str().to_owned();
+        path.push(".wal");
+        let (file, generation, buffer) = (None, None, Vec::new());
+        Self { path: path.into(), faults, file, len: 0, end: 0, chain: 0, generation, open: false, buffer }
+    }
+
+    pub(super) fn holds_entries(&self) -> bool {
+        self.end > 0
+    }
+
+    /// Makes a batch durable. `false`: it has to be committed with a checkpoint instead.
+    pub(super) fn append(&mut self, payload: &[u8]) -> io::Result<bool> {
+        let fits = self.end + (HEADER + payload.len()) as u64 <= LIMIT;
+        if !self.open || !fits || self.faults.as_ref().is_some_and(|faults| faults.without_log()) {
+            return Ok(false);
+        }
+        // Until it is known to be synced.
+        self.open = false;
+        let len = u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes();
+        let chain = checksum(self.chain, len, payload);
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&len);
+        self.buffer.extend_from_slice(&chain.to_le_bytes());
+        self.buffer.extend_from_slice(payload);
+        let end = self.end + self.buffer.len() as u64;
+        self.reserve(end)?;
+        self.write(self.end, &self.buffer)?;
+        self.sync()?;
+        self.buffer.shrink_to(AHEAD as usize);
+        (self.end, self.chain, self.open) = (end, chain, true);
+        Ok(true)
+    }
+
+    /// Starts anew after a checkpoint: what the file holds is void.
+    pub(super) fn restart(&mut self, generation: u64) {
+        (self.end, self.chain, self.generation, self.open) = (0, generation, Some(generation), true);
+    }
+
+    /// Reads the entries of a generation in order. The log takes new ones after a checkpoint only.
+    pub(super) fn replay(
+        &mut self,
+        generation: u64,
+        mut apply: impl FnMut(&[u8]) -> Result<(), redb::Error>,
+    ) -> Result<(), redb::Error> {
+        self.open = false;
+        // What this process did not acknowledge is left out, even if it reads back.
+        let known = (self.generation == Some(generation)).then_some(self.end);
+        (self.end, self.chain, self.generation) = (0, generation, Some(generation));
+        self.file = match File::options().read(true).write(true).open(&self.path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        self.len = self.file()?.metadata()?.len();
+        while known.is_none_or(|known| self.end < known) && self.next()? {
+            apply(&self.buffer[HEADER..])?;
+        }
+        match known {
+            Some(known) if self.end < known => {
+                let (end, path) = (self.end, self.path.display());
+                return Err(redb::Error::Corrupted(format!(
+                    "{path} ends at {end}, {known} bytes were synced"
+                )));
+            }
+            None if self.end > 0 => {
+                // The last one may never have reached the disk; a write makes sure that this sync takes it there.
+                self.write(self.end - self.buffer.len() as u64, &self.buffer)?;
+                self.sync()?;
+            }
+            _ => {}
+        }
+        self.buffer = Vec::new();
+        Ok(())
+    }
+
+    /// Reads the entry at `end` into the buffer and moves behind it. `false` at the end, which leaves the buffer alone.
+    fn next(&mut self) -> io::Result<bool> {
+        let mut header = [0; HEADER];
+        if self.end + HEADER as u64 > self.len {
+            return Ok(false);
+        }
+        self.file()?.read_exact_at(&mut header, self.end)?;
+        let [l0, l1, l2, l3, sum @ ..] = header;
+        let len = [l0, l1, l2, l3];
+        let size = HEADER + u32::from_le_bytes(len) as usize;
+        let end = self.end + size as u64;
+        if size == HEADER || end > self.len.min(LIMIT) {
+            return Ok(false);
+        }
+        let mut entry = vec![0; size];
+        self.file()?.read_exact_at(&mut entry, self.end)?;
+        let chain = checksum(self.chain, len, &entry[HEADER..]);
+        if chain != u64::from_le_bytes(sum) {
+            return Ok(false);
+        }
+        (self.buffer, self.end, self.chain) = (entry, end, chain);
+        Ok(true)
+    }
+
+    /// Makes sure that the file has blocks up to `end`.
+    fn reserve(&mut self, end: u64) -> io::Result<()> {
+        if self.file.is_none() {
+            let file = create_private(&self.path)?;
+            if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+                File::open(folder)?.sync_all()?;
+            }
+            self.len = file.metadata()?.len();
+            self.file = Some(file);
+        }
+        if end > self.len {
+            let len = end.next_multiple_of(AHEAD);
+            let zeros = vec![0; usize::try_from(len - self.len).map_err(io::Error::other)?];
+            self.write(self.len, &zeros)?;
+            self.len = len;
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Some(faults) = &self.faults {
+            faults.space()?;
+            faults.step(Step::LogWrite)?;
+            if faults.step(Step::LogTorn).is_err() {
+                self.file()?.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+                return Err(io::Error::other("injected torn write"));
+            }
+        }
+        self.file()?.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match &self.faults {
+            Some(faults) => faults.sync(&self.path, Step::LogSync, || self.file()?.sync_data()),
+            None => self.file()?.sync_data(),
+        }
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        self.file.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn checksum(seed: u64, len: [u8; 4], payload: &[u8]) -> u64 {
+    let mut hash = Xxh3::with_seed(seed);
+    hash.update(&len);
+    hash.update(payload);
+    hash.digest()
+}
