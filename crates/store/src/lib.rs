@@ -89,7 +89,7 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum StoreConfig {
-    /// A file on this machine, used by one API server.
+    /// A file on this machine and a write-ahead log beside it, used by one API server.
     Embedded(EmbeddedConfig),
     /// An etcd cluster.
     Etcd(EtcdConfig),

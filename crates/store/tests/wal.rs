@@ -152,6 +152,34 @@ async fn a_log_of_another_store_or_none_is_an_empty_one() {
     store.write(Write::create("/more", "1")).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_from_before_there_was_a_log_opens_and_gets_one() {
+    const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), None).await.unwrap();
+    change(&*store, 2).await.unwrap();
+    let expected = state(&*store).await;
+    drop(store);
+    fs::remove_file(folder.path().join(FILES[1])).unwrap();
+    let database = redb::Database::open(folder.path().join(FILES[0])).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(META).unwrap();
+        meta.insert("format", 1).unwrap();
+        meta.remove("generation").unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+
+    let store = open(folder.path(), None).await.unwrap();
+    assert_eq!(state(&*store).await, expected);
+    for turn in ["1", "2"] {
+        store.write(Write::put("/on", turn)).await.unwrap();
+    }
+    assert_eq!(found_in(folder.path()).await, state(&*store).await);
+    assert!(folder.path().join(FILES[1]).exists());
+}
+
 /// Fills a file system of 24 MiB to its last block.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

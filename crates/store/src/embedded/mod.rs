@@ -43,6 +43,7 @@ use writer::Writer;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EmbeddedConfig {
+    /// The redb file; its write-ahead log is beside it, with `.wal` appended to the name.
     pub path: PathBuf,
     /// Memory for the file's pages; the kernel's page cache holds the rest.
     #[serde(default = "default_cache_bytes")]

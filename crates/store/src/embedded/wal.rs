@@ -10,7 +10,9 @@
 //! - Only the last entry can be unacknowledged: one writer, one sync for each. After a failed write or sync nobody knows what
 //!   reached the disk: the log takes nothing more until a checkpoint has voided it, and meanwhile stands for what was
 //!   acknowledged and no more.
-//! - The file grows by zeros written ahead and is then overwritten: a small append dirties one block and no metadata.
+//! - The file grows by zeros written ahead and is then overwritten: a small append dirties one block and no metadata. They are
+//!   written block by block, and reads fetch no more than they ask for: the kernel would otherwise cache the file in large
+//!   units, and a small append dirties a whole one.
 //!
 //! An entry: length of the payload (4), checksum of length and payload (8), payload.
 
@@ -20,6 +22,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::database::create_private;
@@ -29,6 +32,7 @@ use super::fault::{Faults, Step};
 const LIMIT: u64 = 16 << 20;
 /// How much of the file is written ahead.
 const AHEAD: u64 = 1 << 20;
+const BLOCK: u64 = 4096;
 const HEADER: usize = 12;
 
 pub(super) struct Wal {
@@ -99,12 +103,11 @@ impl Wal {
         // What this process did not acknowledge is left out, even if it reads back.
         let known = (self.generation == Some(generation)).then_some(self.end);
         (self.end, self.chain, self.generation) = (0, generation, Some(generation));
-        self.file = match File::options().read(true).write(true).open(&self.path) {
-            Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        self.len = self.file()?.metadata()?.len();
+        self.file = None;
+        if !self.path.try_exists()? {
+            return Ok(());
+        }
+        self.open_file()?;
         while known.is_none_or(|known| self.end < known) && self.next()? {
             apply(&self.buffer[HEADER..])?;
         }
@@ -150,21 +153,29 @@ impl Wal {
         Ok(true)
     }
 
+    /// Opens the file or creates it.
+    fn open_file(&mut self) -> io::Result<()> {
+        let file = create_private(&self.path)?;
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        // Advice: a kernel that does not take it costs more writing, nothing else.
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        self.len = file.metadata()?.len();
+        self.file = Some(file);
+        Ok(())
+    }
+
     /// Makes sure that the file has blocks up to `end`.
     fn reserve(&mut self, end: u64) -> io::Result<()> {
         if self.file.is_none() {
-            let file = create_private(&self.path)?;
-            if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-                File::open(folder)?.sync_all()?;
-            }
-            self.len = file.metadata()?.len();
-            self.file = Some(file);
+            self.open_file()?;
         }
-        if end > self.len {
-            let len = end.next_multiple_of(AHEAD);
-            let zeros = vec![0; usize::try_from(len - self.len).map_err(io::Error::other)?];
-            self.write(self.len, &zeros)?;
-            self.len = len;
+        let ahead = if end > self.len { end.next_multiple_of(AHEAD) } else { self.len };
+        while self.len < ahead {
+            let to_boundary = BLOCK - self.len % BLOCK;
+            self.write(self.len, &[0; BLOCK as usize][..to_boundary as usize])?;
+            self.len += to_boundary;
         }
         Ok(())
     }
