@@ -121,6 +121,32 @@ async fn a_failure_at_any_step_loses_nothing_acknowledged_and_is_got_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_fails_halfway_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut config = EmbeddedConfig::new(folder.path().join(FILES[0]));
+    config.faults = Some(faults.clone());
+    // Pages go to the disk early.
+    config.cache_bytes = 1 << 20;
+    let store = keelson_store::open(StoreConfig::Embedded(config)).await.unwrap();
+    for turn in 0..60 {
+        store.write(Write::create(format!("/{turn}"), vec![b'x'; 100_000])).await.unwrap();
+    }
+    let (_, expected) = state(&*store).await;
+    faults.set_full(true);
+    for _ in 0..3 {
+        store.write(Write::create("/during", "1")).await.unwrap_err();
+    }
+    faults.set_full(false);
+    let again = || async { store.write(Write::put("/after", "1")).await.map_err(|error| error.to_string()) };
+    eventually("a write when there is space", again, Result::is_ok).await.unwrap();
+    let (_, mut now) = state(&*store).await;
+    now.remove("/after");
+    assert_eq!(now.len(), expected.len());
+    assert!(now == expected, "a value differs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_log_is_taken_over_by_redb_and_started_anew() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), None).await.unwrap();

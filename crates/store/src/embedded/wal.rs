@@ -97,14 +97,28 @@ impl Wal {
     pub(super) fn replay(
         &mut self,
         generation: u64,
-        mut apply: impl FnMut(&[u8]) -> Result<(), redb::Error>,
+        apply: impl FnMut(&[u8]) -> Result<(), redb::Error>,
     ) -> Result<(), redb::Error> {
         self.open = false;
+        let known = (self.end, self.generation);
+        let result = self.read(generation, apply);
+        if result.is_err() {
+            // The next attempt must not take how far this one came for all there is.
+            (self.end, self.generation) = known;
+        }
+        result
+    }
+
+    fn read(
+        &mut self,
+        generation: u64,
+        mut apply: impl FnMut(&[u8]) -> Result<(), redb::Error>,
+    ) -> Result<(), redb::Error> {
         // What this process did not acknowledge is left out, even if it reads back.
         let known = (self.generation == Some(generation)).then_some(self.end);
         (self.end, self.chain, self.generation) = (0, generation, Some(generation));
         self.file = None;
-        if !self.path.try_exists()? {
+        if !self.path.try_exists()? && known.is_none_or(|known| known == 0) {
             return Ok(());
         }
         self.open_file()?;
