@@ -202,16 +202,32 @@ pub fn to_yaml(object: &Value) -> Option<String> {
     Some(encode::yaml(object))
 }
 
-/// Enters a write into `metadata.managedFields`.
+/// Enters a write, given in the stored version, into `metadata.managedFields`: in the version that it was made in.
 pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
     let now = keelson_api_types::meta::now_rfc3339();
-    let api_version = writer.resource.stored_api_version();
+    let resource = writer.resource;
+    let versions = resource.versions();
+    let api_version = match versions {
+        Some(_) => resource.gvr.api_version(),
+        None => resource.stored_api_version(),
+    };
     let manager = Manager {
         name: &writer.options.field_manager,
         api_version: &api_version,
         subresource: writer.subresource,
-        resets: writer.resource.traits.resets(writer.subresource),
+        resets: resource.traits.resets(writer.subresource),
+        versions,
         now: &now,
     };
-    apply::track_update(writer.resource.stored_type(), old, new, &manager);
+    if versions.is_none() || resource.conversion.is_identity() {
+        return apply::track_update(resource.stored_type(), old, new, &manager);
+    }
+    let served = |object: &Value| resource.conversion.to_served(object.clone());
+    let mut converted = served(new);
+    apply::track_update(&resource.ty, old.map(served).as_ref(), &mut converted, &manager);
+    let metadata = crate::meta::meta_mut(new);
+    match crate::meta::meta_mut(&mut converted).remove("managedFields") {
+        Some(managed) => metadata.insert("managedFields".into(), managed),
+        None => metadata.remove("managedFields"),
+    };
 }

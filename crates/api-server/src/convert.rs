@@ -11,6 +11,9 @@ mod store;
 
 use std::borrow::Cow;
 
+use keelson_api_types::Gvk;
+use keelson_machinery::apply::Versions;
+use keelson_schema::Type;
 use serde_json::Value;
 
 pub use store::{shown, to_storage};
@@ -80,6 +83,38 @@ impl Conversion {
                     .map_or(field.into(), |rest| format!("involvedObject.{rest}").into()),
             ),
         }
+    }
+}
+
+/// The versions of a built-in kind that has several: any to any, by way of the stored one.
+#[derive(Debug)]
+pub struct BuiltinVersions {
+    kind: &'static str,
+    served: (&'static str, Conversion),
+}
+
+static EVENTS: BuiltinVersions =
+    BuiltinVersions { kind: "Event", served: ("events.k8s.io/v1", Conversion::Events) };
+static AUTOSCALERS: BuiltinVersions =
+    BuiltinVersions { kind: "HorizontalPodAutoscaler", served: ("autoscaling/v1", Conversion::Autoscaling) };
+
+impl BuiltinVersions {
+    /// By where the kind's objects lie.
+    pub fn of(storage: &str) -> Option<&'static Self> {
+        match storage {
+            "events" => Some(&EVENTS),
+            "horizontalpodautoscalers" => Some(&AUTOSCALERS),
+            _ => None,
+        }
+    }
+}
+
+impl Versions for BuiltinVersions {
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<(Value, &Type)> {
+        let ty = keelson_schema::builtin().for_gvk(&Gvk::from_api_version(to, self.kind))?;
+        let (served, conversion) = &self.served;
+        let stored = if from == *served { conversion.to_stored(object.clone()) } else { object.clone() };
+        Some((if to == *served { conversion.to_served(stored) } else { stored }, ty))
     }
 }
 

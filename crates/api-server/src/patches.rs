@@ -99,6 +99,7 @@ impl Patch {
             api_version: &resource.gvr.api_version(),
             subresource,
             resets: resource.traits.resets(subresource),
+            versions: resource.versions(),
             now: &now,
         };
         self.server_side(&resource.ty, options, &manager, name, old, warnings)

@@ -98,6 +98,54 @@ async fn what_the_server_fills_in_belongs_to_no_manager() {
 }
 
 #[tokio::test]
+async fn versions_of_a_kind_know_of_each_others_owners() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let path = |version: &str, manager: &str| {
+        format!(
+            "/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/h?fieldManager={manager}"
+        )
+    };
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+    let v1 = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50}});
+    let created = admin.patch(&path("v1", "one"), "apply", &v1).await.expect(201);
+    let entry = &created["metadata"]["managedFields"][0];
+    assert_eq!(entry["apiVersion"], "autoscaling/v1");
+    assert!(entry["fieldsV1"]["f:spec"].get("f:targetCPUUtilizationPercentage").is_some(), "{entry}");
+    // Another number for the CPU, said in the newer version, is a conflict in the older one.
+    let cpu = |percent: i64| json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}]);
+    let v2 = |percent: i64| {
+        json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": {"scaleTargetRef": target, "maxReplicas": 3, "metrics": cpu(percent)}})
+    };
+    let refused = admin.patch(&path("v2", "two"), "apply", &v2(70)).await.refused(
+        409,
+        "Conflict",
+        "conflict with \"one\"",
+    );
+    assert_eq!(refused["details"]["causes"][0]["field"], ".spec.targetCPUUtilizationPercentage");
+    let forced =
+        admin.patch(&format!("{}&force=true", path("v2", "two")), "apply", &v2(70)).await.expect(200);
+    assert_eq!(forced["spec"]["metrics"], cpu(70));
+    assert_eq!(managers(&forced), ["one Apply", "two Apply"]);
+    // A plain write is entered in the version that it was made in.
+    let patch = json!({"spec": {"targetCPUUtilizationPercentage": 80}});
+    let patched = admin.patch(&path("v1", "three"), "merge", &patch).await.expect(200);
+    let entries = patched["metadata"]["managedFields"].as_array().unwrap().clone();
+    let three = entries.iter().find(|e| e["manager"] == "three").unwrap();
+    assert_eq!(
+        (&three["apiVersion"], &three["fieldsV1"]),
+        (&json!("autoscaling/v1"), &json!({"f:spec": {"f:targetCPUUtilizationPercentage": {}}}))
+    );
+    // Who applies the older version without the field loses nothing that another owns in the newer.
+    let mut less = v1.clone();
+    less["spec"].as_object_mut().unwrap().remove("targetCPUUtilizationPercentage");
+    let kept = admin.patch(&path("v1", "one"), "apply", &less).await.expect(200);
+    assert_eq!(kept["spec"]["targetCPUUtilizationPercentage"], 80);
+}
+
+#[tokio::test]
 async fn a_deprecated_kind_is_warned_of() {
     let server = Server::start().await;
     for (path, expected) in [

@@ -15,7 +15,7 @@ mod scale;
 
 use crate::prune;
 use atom::Ref;
-use compare::Comparison;
+use compare::{Changes, Comparison};
 use keelson_api_types::gofmt::quote;
 use keelson_api_types::{Cause, StatusError, meta};
 use keelson_schema::Type;
@@ -29,6 +29,12 @@ pub use scale::{parent_managed, scale_managed};
 /// The annotation in which client-side apply keeps what it applied.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// The versions of a kind whose objects differ by more than their `apiVersion`.
+pub trait Versions: std::fmt::Debug {
+    /// An object of version `from` as one of version `to`, with that version's type; `None` if there is no such version.
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<(Value, &Type)>;
+}
+
 /// Who writes, in which version, through which subresource (empty for none), and when (RFC 3339).
 #[derive(Clone, Copy, Debug)]
 pub struct Manager<'a> {
@@ -37,10 +43,26 @@ pub struct Manager<'a> {
     pub subresource: &'a str,
     /// Fields that a write through this subresource does not change, and so cannot own.
     pub resets: &'a [&'a [&'a str]],
+    /// Where the kind has several versions: what others own in theirs is compared there.
+    pub versions: Option<&'a dyn Versions>,
     pub now: &'a str,
 }
 
-impl Manager<'_> {
+impl<'a> Manager<'a> {
+    /// The object, which is of this manager's version, in the version of an entry; `None` if that is no more.
+    fn view<'v>(&self, ty: &'v Type, object: &'v Value, version: &str) -> Option<(Cow<'v, Value>, &'v Type)>
+    where
+        'a: 'v,
+    {
+        match self.versions.filter(|_| version != self.api_version) {
+            None => Some((Cow::Borrowed(object), ty)),
+            Some(versions) => {
+                let (object, ty) = versions.convert(object, self.api_version, version)?;
+                Some((Cow::Owned(object), ty))
+            }
+        }
+    }
+
     fn resets(&self) -> FieldSet {
         let mut set = FieldSet::default();
         self.resets.iter().for_each(|path| set.insert_names(path));
@@ -165,7 +187,7 @@ fn update(ty: &Type, old: &Value, new: &Value, managers: &mut Managers, manager:
     if compared.is_same() {
         return;
     }
-    managers.release(None, &compared);
+    managers.release(None, &Changes::new(ty, old, new, manager, managers, &compared));
     let set = compared.modified.union(compared.added).difference(&stripped());
     if set.is_empty() {
         return;
@@ -187,18 +209,20 @@ fn apply_with(
     let reset = manager.resets();
     let merged = merge::merge(root, live, applied);
     let set = atom::field_set(root, applied).recursive_difference(&reset);
-    let (last, was_there) = {
-        let known = managers.find(manager, true).is_some();
-        let entry = managers.entry(manager, true);
-        (std::mem::replace(&mut entry.set, set), known)
+    let last = managers.find(manager, true).cloned();
+    let was_there = last.is_some();
+    managers.entry(manager, true).set = set;
+    let merged = match last {
+        Some(last) => remove::prune(ty, merged, &managers, manager, &last),
+        None => merged,
     };
-    let merged = remove::prune(root, merged, &managers, &last);
     let compared = compare::compare(root, live, &merged).without(&reset);
-    let conflicts = managers.conflicts(manager, &compared);
+    let changes = Changes::new(ty, live, &merged, manager, &managers, &compared);
+    let conflicts = managers.conflicts(manager, &changes);
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
     }
-    managers.release(Some(manager), &compared);
+    managers.release(Some(manager), &changes);
     let unchanged = *live == merged;
     let entry = managers.entry(manager, true);
     entry.set = std::mem::take(&mut entry.set).difference(&stripped());

@@ -13,7 +13,7 @@ fn deployment() -> &'static Type {
 }
 
 fn by<'a>(name: &'a str, now: &'a str) -> Manager<'a> {
-    Manager { name, api_version: "apps/v1", subresource: "", resets: &[&["status"]], now }
+    Manager { name, api_version: "apps/v1", subresource: "", resets: &[&["status"]], versions: None, now }
 }
 
 fn web(spec: Value) -> Value {
@@ -174,7 +174,8 @@ fn sets_atomics_and_bad_objects() {
         "map": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}}
     }}}}))
     .expect("schema");
-    let m = |name| Manager { name, api_version: "a/v1", subresource: "", resets: &[], now: T1 };
+    let m =
+        |name| Manager { name, api_version: "a/v1", subresource: "", resets: &[], versions: None, now: T1 };
     let object =
         |spec: Value| json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "x"}, "spec": spec});
     let one =

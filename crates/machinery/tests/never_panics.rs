@@ -46,8 +46,14 @@ fn bytes_are_survived(bytes: &[u8]) {
 }
 
 fn values_are_survived(old: &Value, new: &Value) {
-    let manager =
-        Manager { name: "m", api_version: "v1", subresource: "", resets: &[], now: "2026-01-02T03:04:05Z" };
+    let manager = Manager {
+        name: "m",
+        api_version: "v1",
+        subresource: "",
+        resets: &[],
+        versions: None,
+        now: "2026-01-02T03:04:05Z",
+    };
     let _ = (
         patch::json_patch(old, new),
         patch::merge_patch(old, new),

@@ -98,6 +98,7 @@ impl Wanted {
             api_version: "autoscaling/v1",
             subresource: "scale",
             resets: &[],
+            versions: None,
             now: &now,
         };
         let mut before = scale_of(resource, old);

@@ -1,8 +1,10 @@
 //! What changed between two objects, as sets of paths.
 
+use super::Manager;
 use super::atom::{Atom, Ref, identity};
 use super::fields::{FieldSet, PathElement};
-use keelson_schema::List;
+use super::managers::Managers;
+use keelson_schema::{List, Type};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -45,6 +47,42 @@ impl Comparison {
         if here.added || !below.added.is_empty() {
             self.added.attach(element, here.added, below.added);
         }
+    }
+}
+
+/// What changed, in each version in which somebody owns something.
+pub(super) struct Changes<'a> {
+    own: &'a Comparison,
+    /// Without one: the version is no more, and nobody owns anything in it.
+    others: BTreeMap<String, Option<Comparison>>,
+}
+
+impl<'a> Changes<'a> {
+    /// `own` is the comparison in the manager's version.
+    pub(super) fn new(
+        ty: &Type,
+        old: &Value,
+        new: &Value,
+        manager: &Manager<'_>,
+        managers: &Managers,
+        own: &'a Comparison,
+    ) -> Self {
+        let mut others = BTreeMap::new();
+        if manager.versions.is_some() {
+            for version in managers.versions().filter(|version| *version != manager.api_version) {
+                let compared = || {
+                    let (old, there) = manager.view(ty, old, version)?;
+                    let (new, _) = manager.view(ty, new, version)?;
+                    Some(compare(Ref::new(there), &old, &new).without(&manager.resets()))
+                };
+                others.entry(version.to_owned()).or_insert_with(compared);
+            }
+        }
+        Self { own, others }
+    }
+
+    pub(super) fn of(&self, version: &str) -> Option<&Comparison> {
+        self.others.get(version).map_or(Some(self.own), Option::as_ref)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `metadata.managedFields`, decoded.
 
-use super::compare::Comparison;
+use super::compare::Changes;
 use super::fields::FieldSet;
 use super::{Conflict, Manager, printed};
 use serde_json::{Map, Value, json};
@@ -99,15 +99,23 @@ impl Managers {
         entry
     }
 
-    pub(super) fn all_fields(&self) -> FieldSet {
-        self.entries.iter().fold(FieldSet::default(), |all, e| all.union(e.set.clone()))
+    /// The versions of the entries, with repetitions.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.api_version.as_str())
+    }
+
+    /// What is owned in a version; everything if there is none.
+    pub(super) fn fields_of(&self, version: Option<&str>) -> FieldSet {
+        let here = self.entries.iter().filter(|e| version.is_none_or(|version| e.api_version == version));
+        here.fold(FieldSet::default(), |all, e| all.union(e.set.clone()))
     }
 
     /// What the change takes from managers other than the one that applies.
-    pub(super) fn conflicts(&self, applier: &Manager, change: &Comparison) -> Vec<Conflict> {
-        let changed = change.modified.clone().union(change.added.clone());
+    pub(super) fn conflicts(&self, applier: &Manager, changes: &Changes<'_>) -> Vec<Conflict> {
         let mut out = Vec::new();
         for entry in self.entries.iter().filter(|e| !e.is(applier, true)) {
+            let Some(change) = changes.of(&entry.api_version) else { continue };
+            let changed = change.modified.clone().union(change.added.clone());
             let mut manager = printed(entry);
             if let Some(time) = entry.time.as_ref().filter(|_| !entry.applied) {
                 manager.push_str(&format!(" at {time}"));
@@ -120,14 +128,16 @@ impl Managers {
     }
 
     /// Takes changed and removed fields from everyone but the applier.
-    pub(super) fn release(&mut self, applier: Option<&Manager>, change: &Comparison) {
+    pub(super) fn release(&mut self, applier: Option<&Manager>, changes: &Changes<'_>) {
         for entry in &mut self.entries {
             if applier.is_some_and(|a| entry.is(a, true)) {
                 continue;
             }
             let set = std::mem::take(&mut entry.set);
-            entry.set =
-                set.difference(&change.modified).difference(&change.added).difference(&change.removed);
+            if let Some(change) = changes.of(&entry.api_version) {
+                entry.set =
+                    set.difference(&change.modified).difference(&change.added).difference(&change.removed);
+            }
         }
         self.entries.retain(|e| !e.set.is_empty() || applier.is_some_and(|a| e.is(a, true)));
     }

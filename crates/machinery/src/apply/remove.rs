@@ -1,25 +1,59 @@
 //! Removing what a manager applied before and applies no more.
 
+use super::Manager;
 use super::atom::{Atom, Ref, field_set, identity, with_named_parents};
 use super::fields::{FieldSet, PathElement};
-use super::managers::Managers;
+use super::managers::{Entry, Managers};
+use keelson_schema::Type;
 use serde_json::{Map, Value};
 
-/// Takes out of `merged` the fields of `last` (the manager's former set) that no manager owns now.
-pub(super) fn prune(root: Ref<'_>, merged: Value, managers: &Managers, last: &FieldSet) -> Value {
-    if last.is_empty() {
+/// Takes out of `merged` the fields of the manager's former entry that no manager owns now. All that is in the
+/// version of that entry; what others own is put back in theirs.
+pub(super) fn prune(
+    ty: &Type,
+    merged: Value,
+    managers: &Managers,
+    manager: &Manager<'_>,
+    last: &Entry,
+) -> Value {
+    let Some((there, last_ty)) =
+        manager.view(ty, &merged, &last.api_version).filter(|_| !last.set.is_empty())
+    else {
         return merged;
+    };
+    let root = Ref::new(last_ty);
+    let last_set = with_named_parents(root, &last.set);
+    let mut pruned = remove(root, &there, &last_set);
+    let mut versions: Vec<&str> = managers.versions().collect();
+    versions.sort_by_key(|version| (*version != last.api_version, *version));
+    versions.dedup();
+    if manager.versions.is_none() {
+        // All entries speak of one shape.
+        pruned = put_back(root, &there, &pruned, &managers.fields_of(None));
+    } else {
+        let there_manager = Manager { api_version: &last.api_version, ..*manager };
+        for version in versions {
+            let view = |object| there_manager.view(last_ty, object, version);
+            let (Some((whole, ty)), Some((part, _))) = (view(&there), view(&pruned)) else { continue };
+            let kept = put_back(Ref::new(ty), &whole, &part, &managers.fields_of(Some(version)));
+            let back = Manager { api_version: version, ..*manager };
+            let Some((kept, _)) = back.view(ty, &kept, &last.api_version) else { continue };
+            pruned = kept.into_owned();
+        }
     }
-    let named = |set: &FieldSet| with_named_parents(root, set);
-    let last = named(last);
-    let without_last = remove(root, &merged, &last);
-    let everything = named(&field_set(root, &merged));
-    // Put back what somebody owns, the manager's new set included.
-    let kept = named(&field_set(root, &without_last)).union(named(&managers.all_fields()));
-    let owned = remove(root, &merged, &everything.clone().difference(&kept));
     // Put back what the manager never owned, such as siblings of a removed field.
-    let gone = everything.difference(&named(&field_set(root, &owned)));
-    remove(root, &merged, &gone.intersection(&last))
+    let named = |value: &Value| with_named_parents(root, &field_set(root, value));
+    let gone = named(&there).difference(&named(&pruned));
+    let pruned = remove(root, &there, &gone.intersection(&last_set));
+    let back = Manager { api_version: &last.api_version, ..*manager };
+    back.view(last_ty, &pruned, manager.api_version).map_or(merged.clone(), |(object, _)| object.into_owned())
+}
+
+/// `pruned` with everything of `merged` that somebody owns.
+fn put_back(root: Ref<'_>, merged: &Value, pruned: &Value, owned: &FieldSet) -> Value {
+    let named = |set: &FieldSet| with_named_parents(root, set);
+    let kept = named(&field_set(root, pruned)).union(named(owned));
+    remove(root, merged, &named(&field_set(root, merged)).difference(&kept))
 }
 
 fn remove(root: Ref<'_>, value: &Value, set: &FieldSet) -> Value {
