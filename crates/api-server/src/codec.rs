@@ -206,21 +206,16 @@ pub fn to_yaml(object: &Value) -> Option<String> {
 pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
     let now = keelson_api_types::meta::now_rfc3339();
     let resource = writer.resource;
-    let versions = resource.versions();
-    let api_version = match versions {
-        Some(_) => resource.gvr.api_version(),
-        None => resource.stored_api_version(),
-    };
     let manager = Manager {
         name: &writer.options.field_manager,
-        api_version: &api_version,
+        api_version: &resource.gvr.api_version(),
         subresource: writer.subresource,
         resets: resource.traits.resets(writer.subresource),
-        versions,
+        versions: resource.versions(),
         now: &now,
     };
-    if versions.is_none() || resource.conversion.is_identity() {
-        return apply::track_update(resource.stored_type(), old, new, &manager);
+    if resource.conversion.is_identity() {
+        return apply::track_update(&resource.ty, old, new, &manager);
     }
     let served = |object: &Value| resource.conversion.to_served(object.clone());
     let mut converted = served(new);
