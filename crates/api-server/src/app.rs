@@ -8,8 +8,10 @@ use keelson_api_types::StatusError;
 use keelson_daemon::{Health, Metrics};
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::Aggregation;
 use crate::alloc::Allocators;
 use crate::audit::{self, Audit};
+use crate::backend::Backends;
 use crate::cache::Caches;
 use crate::config::Config;
 use crate::encrypt::EncryptedStore;
@@ -17,7 +19,6 @@ use crate::event_leases::EventLeases;
 use crate::fairness::{Fairness, Ticket};
 use crate::metrics::Requests;
 use crate::negotiate::{Accepted, Form, Offer, accepted};
-use crate::node::NodeClient;
 use crate::presenter::{IncludeObject, Presenter};
 use crate::registry::{Registry, Resource};
 use crate::request::{Query, RequestInfo};
@@ -38,8 +39,10 @@ pub struct App {
     pub audit: OnceLock<Arc<Audit>>,
     pub event_leases: EventLeases,
     pub started: jiff::Timestamp,
+    /// Cancelled when no further requests are taken: after the daemon's own shutdown by the configured delay.
     pub shutdown: CancellationToken,
-    pub node: NodeClient,
+    pub backends: Backends,
+    pub aggregation: Aggregation,
     pub allocators: Allocators,
     /// Definitions whose objects are being deleted.
     pub emptying: parking_lot::Mutex<std::collections::HashSet<String>>,
@@ -98,6 +101,11 @@ impl Call {
 
     pub fn user_agent(&self) -> &str {
         self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The host that the client asked for.
+    pub fn host(&self) -> &str {
+        self.headers.get(http::header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
 
     /// The protocol that the client wants to switch to.

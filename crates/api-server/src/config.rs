@@ -50,6 +50,14 @@ pub struct Config {
     pub encryption: Option<Source<EncryptionConfiguration>>,
     /// How long watches live when the client does not say: a random time from this to twice this, in seconds.
     pub min_request_timeout: u64,
+    /// How long a request (watches and streams aside) may take before 504, in seconds; clients may ask for less.
+    pub request_timeout: u64,
+    /// How long the server goes on after it was told to end, with `/readyz` failing, so that load balancers send their
+    /// clients elsewhere; in seconds.
+    pub shutdown_delay: u64,
+    /// The share of HTTP/2 requests after which the client is told to connect anew, to spread clients over the servers
+    /// of a cluster: 0 to 0.02.
+    pub goaway_chance: f64,
     /// Seats that requests share by priority and fairness; what finds none waits, or gets 429.
     pub max_requests_in_flight: usize,
     /// How long Events are kept, in seconds.
@@ -145,6 +153,9 @@ impl Default for Config {
             always_allow_paths: ["/healthz", "/livez", "/readyz"].map(str::to_owned).to_vec(),
             encryption: None,
             min_request_timeout: 1800,
+            request_timeout: 60,
+            shutdown_delay: 0,
+            goaway_chance: 0.0,
             max_requests_in_flight: 600,
             event_ttl: 3600,
             audit: None,
@@ -258,6 +269,11 @@ impl Config {
             let some = audit.log.is_some() || audit.webhook.is_some();
             check(some, "audit: needs a log or a webhook".to_owned());
         }
+        check(self.request_timeout > 0, "requestTimeout: must be greater than 0".to_owned());
+        check(
+            (0.0..=0.02).contains(&self.goaway_chance),
+            "goawayChance: must be between 0 and 0.02".to_owned(),
+        );
         check(self.max_requests_in_flight > 0, "maxRequestsInFlight: must be greater than 0".to_owned());
         found.extend(self.authentication.iter().flat_map(|s| s.problems("authentication")));
         let issuers = self.authentication.as_ref().and_then(|s| s.load().ok());

@@ -1,5 +1,6 @@
 //! Which groups, versions and resources there are: one document per level, or all in one.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -7,11 +8,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, StatusCode};
-use keelson_api_types::StatusError;
 use keelson_api_types::gvk::api_version;
+use keelson_api_types::{Gvr, StatusError};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregation::{self, Served};
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
 use crate::negotiate::{Encoding, clauses};
@@ -71,23 +73,37 @@ fn address(app: &App) -> String {
 /// A group with its versions, the preferred one first.
 struct Group {
     name: String,
-    versions: Vec<String>,
+    priority: i64,
+    versions: Vec<Served>,
 }
 
+/// Every group of this server and of extension servers, in the order of their priorities.
 fn all_groups(app: &App) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
+    let mut served = app.aggregation.served();
+    let known: HashSet<(String, String)> =
+        served.iter().map(|s| (s.group.clone(), s.version.clone())).collect();
+    // What has no APIService yet, or is the group of APIServices itself.
     for resource in app.registry.all() {
-        let at = groups.iter().position(|g| g.name == resource.gvr.group).unwrap_or_else(|| {
-            groups.push(Group { name: resource.gvr.group.clone(), versions: Vec::new() });
-            groups.len() - 1
-        });
-        if !groups[at].versions.contains(&resource.gvr.version) {
-            groups[at].versions.push(resource.gvr.version.clone());
+        let Gvr { group, version, .. } = &resource.gvr;
+        if !known.contains(&(group.clone(), version.clone())) {
+            let priority = aggregation::local::priority(group, version);
+            served.push(Served { group: group.clone(), version: version.clone(), priority });
         }
     }
-    for group in groups.iter_mut().filter(|g| !g.name.is_empty()) {
-        group.versions.sort_by_key(|v| version_rank(v));
+    served.sort_by_key(|s| (-s.priority.version, version_rank(&s.version)));
+    let mut groups: Vec<Group> = Vec::new();
+    for version in served {
+        let at = groups.iter().position(|g| g.name == version.group).unwrap_or_else(|| {
+            groups.push(Group { name: version.group.clone(), priority: 0, versions: Vec::new() });
+            groups.len() - 1
+        });
+        let group = &mut groups[at];
+        group.priority = group.priority.max(version.priority.group);
+        if group.versions.iter().all(|v| v.version != version.version) {
+            group.versions.push(version);
+        }
     }
+    groups.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.name.cmp(&b.name)));
     groups
 }
 
@@ -109,7 +125,8 @@ pub fn version_rank(version: &str) -> (u8, i64, i64, String) {
 }
 
 fn group_value(group: &Group) -> Value {
-    let version = |v: &String| json!({"groupVersion": api_version(&group.name, v), "version": v});
+    let version =
+        |v: &Served| json!({"groupVersion": api_version(&group.name, &v.version), "version": v.version});
     json!({
         "name": group.name,
         "versions": group.versions.iter().map(version).collect::<Vec<_>>(),
@@ -194,6 +211,13 @@ fn storage_hash(group: &str, version: &str, kind: &str) -> String {
     STANDARD.encode(&digest[..8])
 }
 
+/// A tag for what hashes alike.
+pub fn etag(of: &impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    format!("\"{:016X}\"", hasher.finish())
+}
+
 fn is_aggregated(call: &Call) -> bool {
     let ours = clauses(&call.headers).filter(|c| c.media == Encoding::Json.media_type());
     ours.map_while(|c| c.target).any(|target| {
@@ -207,8 +231,11 @@ fn aggregated(app: &App, call: &Call, core: bool) -> Result<Response, StatusErro
         .iter()
         .filter(|g| g.name.is_empty() == core)
         .map(|group| {
-            let versions: Vec<Value> =
-                group.versions.iter().map(|v| aggregated_version(&all, &group.name, v)).collect();
+            let versions: Vec<Value> = group
+                .versions
+                .iter()
+                .map(|v| aggregated_version(app, &all, &group.name, &v.version))
+                .collect();
             json!({"metadata": {"name": group.name, "creationTimestamp": null}, "versions": versions})
         })
         .collect();
@@ -219,11 +246,7 @@ fn aggregated(app: &App, call: &Call, core: bool) -> Result<Response, StatusErro
         "items": items,
     });
     let bytes = response::encode(&document);
-    let etag = format!("\"{:016X}\"", {
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        hasher.finish()
-    });
+    let etag = etag(&bytes);
     let known = call.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(etag.as_str());
     let mut answer = match known {
         true => {
@@ -241,7 +264,11 @@ fn aggregated(app: &App, call: &Call, core: bool) -> Result<Response, StatusErro
     Ok(answer)
 }
 
-fn aggregated_version(all: &[Arc<Resource>], group: &str, version: &str) -> Value {
+fn aggregated_version(app: &App, all: &[Arc<Resource>], group: &str, version: &str) -> Value {
+    let remotes = app.aggregation.remotes();
+    if let Some(remote) = remotes.iter().find(|r| r.group == group && r.version == version) {
+        return remote.documents().discovery(version);
+    }
     let here = |r: &&Arc<Resource>| r.gvr.group == group && r.gvr.version == version;
     let resources: Vec<Value> = all.iter().filter(here).map(|r| aggregated_resource(r)).collect();
     json!({"version": version, "freshness": "Current", "resources": resources})
@@ -277,7 +304,7 @@ fn paths(app: &App) -> Vec<String> {
         .to_vec();
     for group in all_groups(app).iter().filter(|g| !g.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
-        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.version)));
     }
     let rest = [
         "/healthz",

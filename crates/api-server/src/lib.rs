@@ -4,9 +4,10 @@
 //! [`authz`] whether they may, [`verbs`] and [`subresources`] do it with the help of [`strategies`] and
 //! [`admission`], and [`response`] alone turns the outcome, errors included, into HTTP.
 
-pub mod apiservices;
+pub mod aggregation;
 pub mod app;
 pub mod audit;
+pub mod backend;
 pub mod body;
 pub mod cache;
 pub mod codec;
@@ -16,6 +17,7 @@ pub mod crd;
 pub mod custom;
 pub mod discovery;
 pub mod encrypt;
+pub mod endpoints;
 pub mod errors;
 pub mod event_leases;
 pub mod fairness;
@@ -23,7 +25,6 @@ pub mod identity;
 pub mod meta;
 pub mod metrics;
 pub mod negotiate;
-pub mod node;
 pub mod objects;
 pub mod openapi;
 pub mod options;

@@ -2,33 +2,69 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, StatusCode};
 use keelson_api_types::StatusError;
 use keelson_machinery::openapi::{self, CrdSchema};
+use serde_json::{Value, json};
 
+use crate::aggregation::{self, Remote};
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
 use crate::response;
 
 /// `None` for paths that are not OpenAPI's.
-pub fn serve(app: &Arc<App>, call: &Call) -> Option<Result<Response, StatusError>> {
-    let path = call.info.path.trim_end_matches('/');
+pub async fn serve(app: &Arc<App>, call: &mut Call) -> Option<Result<Response, StatusError>> {
+    let path = call.info.path.trim_end_matches('/').to_owned();
     if path == "/openapi/v2" {
         return Some(v2(app, call));
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
-        let index = openapi::v3_index(&custom(app));
+        let mut index = openapi::v3_index(&custom(app));
+        add_remote(app, &mut index);
         return Some(Ok(response::json_bytes(&call.headers, response::encode(&index))));
     }
-    let parts: Vec<&str> = rest.trim_start_matches('/').split('/').collect();
+    let rest = rest.trim_start_matches('/');
+    if let Some(remote) = remote_with(app, rest) {
+        return Some(match &remote.documents().converted {
+            Some(converted) => Ok(response::json_bytes(&call.headers, converted.clone())),
+            None => Ok(aggregation::proxy(app, call, &remote).await),
+        });
+    }
+    let parts: Vec<&str> = rest.split('/').collect();
     let document = match parts.as_slice() {
         ["api", version] => v3(app, call, "", version),
         ["apis", group, version] => v3(app, call, group, version),
         _ => Err(StatusError::not_found_path()),
     };
     Some(document)
+}
+
+/// Adds the documents of extension servers to the index.
+fn add_remote(app: &App, index: &mut Value) {
+    let Some(paths) = index["paths"].as_object_mut() else { return };
+    for remote in app.aggregation.remotes() {
+        for (path, address) in &remote.documents().v3 {
+            paths.entry(path).or_insert_with(|| json!({"serverRelativeURL": address}));
+        }
+    }
+}
+
+/// The extension server whose document a path is for.
+fn remote_with(app: &App, path: &str) -> Option<Arc<Remote>> {
+    let remotes = app.aggregation.remotes();
+    let own = |parts: &[&str]| match parts {
+        ["apis", group, version] => {
+            app.registry.builtin().iter().any(|r| r.gvr.group == *group && r.gvr.version == *version)
+        }
+        parts => parts.first() == Some(&"api"),
+    };
+    if remotes.is_empty() || own(&path.split('/').collect::<Vec<_>>()) {
+        return None;
+    }
+    remotes.into_iter().find(|r| r.documents().v3.contains_key(path))
 }
 
 fn custom(app: &App) -> Vec<Arc<CrdSchema>> {
@@ -38,8 +74,12 @@ fn custom(app: &App) -> Vec<Arc<CrdSchema>> {
 fn v2(app: &App, call: &Call) -> Result<Response, StatusError> {
     call.accepted()?;
     let custom = custom(app);
-    let etag = openapi::v2_hash(&custom);
-    Ok(unchanged(call, &etag).unwrap_or_else(|| tagged(call, &etag, openapi::v2(&custom))))
+    let (etag, document) = match unchanged(call, &openapi::v2_hash(&custom)) {
+        // Without extension servers nothing has to be made to tell that nothing has changed.
+        Some(answer) if app.aggregation.remotes().is_empty() => return Ok(answer),
+        _ => app.aggregation.v2(openapi::v2_hash(&custom), || openapi::v2(&custom)),
+    };
+    Ok(unchanged(call, &etag).unwrap_or_else(|| tagged(call, &etag, document)))
 }
 
 fn v3(app: &App, call: &Call, group: &str, version: &str) -> Result<Response, StatusError> {
@@ -49,7 +89,7 @@ fn v3(app: &App, call: &Call, group: &str, version: &str) -> Result<Response, St
         return Ok(answer);
     }
     let document = openapi::v3(group, version, &custom).ok_or_else(StatusError::not_found_path)?;
-    let mut answer = tagged(call, &etag, document);
+    let mut answer = tagged(call, &etag, document.into());
     // Under an address with the right hash the document never changes.
     if call.query.get("hash") == Some(&*etag) {
         let headers = answer.headers_mut();
@@ -69,8 +109,8 @@ fn unchanged(call: &Call, etag: &str) -> Option<Response> {
     Some(answer)
 }
 
-fn tagged(call: &Call, etag: &str, document: Vec<u8>) -> Response {
-    let mut answer = response::json_bytes(&call.headers, document.into());
+fn tagged(call: &Call, etag: &str, document: Bytes) -> Response {
+    let mut answer = response::json_bytes(&call.headers, document);
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{etag}\"")) {
         answer.headers_mut().insert(ETAG, etag);
     }

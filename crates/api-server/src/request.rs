@@ -1,5 +1,7 @@
 //! What a request asks for, read from its method, path and query as upstream's request info resolver does.
 
+use std::time::Duration;
+
 use http::Method;
 use percent_encoding::percent_decode_str;
 
@@ -30,6 +32,51 @@ impl Query {
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.get(name).map(|v| !matches!(v, "0" | "false"))
     }
+}
+
+impl Query {
+    /// `timeout`, in Go's notation; less than nothing counts as nothing. The error is Go's.
+    pub fn timeout(&self) -> Result<Option<Duration>, String> {
+        self.get("timeout").filter(|text| !text.is_empty()).map(duration).transpose()
+    }
+}
+
+/// A duration as Go writes it: `1h2m3.5s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("time: invalid duration {text:?}");
+    let (negative, mut rest) = match text.strip_prefix(['-', '+']) {
+        Some(rest) => (text.starts_with('-'), rest),
+        None => (false, text),
+    };
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "" => return Err(format!("time: missing unit in duration {text:?}")),
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            other => return Err(format!("time: unknown unit {other:?} in duration {text:?}")),
+        };
+        seconds += number * unit;
+        rest = &rest[end..];
+    }
+    if negative {
+        return Ok(Duration::ZERO);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
 }
 
 fn plus(text: &str) -> String {
@@ -170,6 +217,21 @@ mod tests {
             i.is_resource, i.verb, i.group, i.version, i.namespace, i.resource, i.subresource, i.name, i.rest
         );
         assert_eq!(got, expected, "{target}");
+    }
+
+    #[test]
+    fn durations_read_as_go_reads_them() {
+        let check = |text, expected: Result<Duration, &str>| {
+            assert_eq!(duration(text), expected.map_err(str::to_owned), "{text}");
+        };
+        check("32s", Ok(Duration::from_secs(32)));
+        check("1h2m3.5s", Ok(Duration::from_millis(3_723_500)));
+        check("0", Ok(Duration::ZERO));
+        check("-1s", Ok(Duration::ZERO));
+        check("30", Err("time: missing unit in duration \"30\""));
+        check("3x", Err("time: unknown unit \"x\" in duration \"3x\""));
+        check("abc", Err("time: invalid duration \"abc\""));
+        check("-", Err("time: invalid duration \"-\""));
     }
 
     #[test]

@@ -8,10 +8,13 @@ use std::time::Duration;
 use keelson_daemon::Daemon;
 use keelson_store::Store;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::{self, Aggregation};
 use crate::alloc::{self, Allocators, StorePorts};
 use crate::app::App;
 use crate::audit::Audit;
+use crate::backend::Backends;
 use crate::body::BoxError;
 use crate::cache::Caches;
 use crate::config::Config;
@@ -20,7 +23,6 @@ use crate::event_leases::EventLeases;
 use crate::fairness::{self, Fairness};
 use crate::identity;
 use crate::metrics::{self, Metered, Requests};
-use crate::node::NodeClient;
 use crate::registry::Registry;
 use crate::server::{Error, Listener};
 use crate::types::{Objects, Security};
@@ -85,7 +87,9 @@ pub async fn start(
     }
     let caches = Caches::new(store);
     let registry = Registry::new(&caches);
-    let node = NodeClient::new(&config).map_err(Error::Tls)?;
+    let backends = Backends::new(&config).map_err(Error::Tls)?;
+    let aggregation = Aggregation::new(&config).map_err(Error::Tls)?;
+    let closing = close_after(&daemon, Duration::from_secs(config.shutdown_delay));
     let ports = Arc::new(StorePorts(caches.store().clone()));
     let allocators = Allocators::new(&[config.service_cidr], config.node_port_range, ports);
     let app = Arc::new(App {
@@ -102,11 +106,12 @@ pub async fn start(
         security: OnceLock::new(),
         health: daemon.health.clone(),
         metrics: daemon.metrics.clone(),
-        shutdown: daemon.shutdown.clone(),
-        node,
+        shutdown: closing.clone(),
+        backends,
+        aggregation,
         emptying: Default::default(),
     });
-    caches.start(daemon.shutdown.clone()).await.map_err(Error::Load)?;
+    caches.start(closing.clone()).await.map_err(Error::Load)?;
     app.allocators.load(&*app);
     let built = security(&app.config, app.clone(), address).map_err(Error::Security)?;
     let _ = app.security.set(built);
@@ -115,13 +120,14 @@ pub async fn start(
     metrics::collect_objects(&daemon.metrics, &app);
     let objects = Arc::new(WeakObjects(Arc::downgrade(&(app.clone() as Arc<dyn Objects>))));
     if let Some(config) = &app.config.audit {
-        let audit = Audit::start(config, &daemon.metrics, objects.clone(), &daemon.shutdown);
+        let audit = Audit::start(config, &daemon.metrics, objects.clone(), &closing);
         let _ = app.audit.set(audit.map_err(Error::Audit)?);
     }
     let host = hostname();
-    tokio::spawn(identity::run(objects.clone(), host, address.port(), daemon.shutdown.clone()));
-    tokio::spawn(fairness::run(app.fairness.clone(), objects.clone(), daemon.shutdown.clone()));
-    tokio::spawn(alloc::run(app.allocators.clone(), objects, daemon.shutdown.clone()));
+    tokio::spawn(identity::run(objects.clone(), host, address.port(), closing.clone()));
+    tokio::spawn(fairness::run(app.fairness.clone(), objects.clone(), closing.clone()));
+    tokio::spawn(alloc::run(app.allocators.clone(), objects, closing.clone()));
+    tokio::spawn(aggregation::run(app.clone()));
     let serving = tokio::spawn(listener.serve(app.clone()));
     tracing::info!(%address, "serving");
     Ok(Running { address, app, serving })
@@ -130,6 +136,18 @@ pub async fn start(
 fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
+}
+
+/// Cancelled when the server no longer takes requests. Until then only `/readyz` says that it is about to end.
+fn close_after(daemon: &Daemon, delay: Duration) -> CancellationToken {
+    let (shutdown, closing) = (daemon.shutdown.clone(), CancellationToken::new());
+    let close = closing.clone();
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        tokio::time::sleep(delay).await;
+        close.cancel();
+    });
+    closing
 }
 
 /// The checks behind `/livez` and `/readyz`, and the work that some of them wait for.
@@ -162,7 +180,7 @@ async fn bootstrap(app: Arc<App>, done: Arc<AtomicBool>) {
     let mut wait = Duration::from_millis(100);
     while !app.shutdown.is_cancelled() {
         let outcome = match app.security() {
-            Ok(security) => match crate::apiservices::reconcile(&app).await {
+            Ok(security) => match aggregation::local::reconcile(&app, true).await {
                 Ok(()) => security.bootstrap().await,
                 failed => failed,
             },

@@ -1,5 +1,6 @@
 //! The server over real TLS: one behaviour per test.
 
+mod aggregation;
 mod apply;
 mod audit;
 mod authentication;
@@ -9,6 +10,7 @@ mod crds;
 mod decoding;
 mod discovery;
 mod encryption;
+mod endings;
 #[allow(dead_code)]
 #[path = "../../store/tests/support/etcd.rs"]
 mod etcd;
@@ -18,10 +20,12 @@ mod objects;
 mod observe;
 mod patches;
 mod protobuf;
+mod proxies;
 mod refusals;
 mod security;
 mod security_endpoints;
 mod shutdown;
+mod streams;
 mod support;
 mod watches;
 

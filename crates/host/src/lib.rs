@@ -1,4 +1,4 @@
-//! Everything that touches the kernel: nft, netlink, cgroups v1 and v2, mounts, conntrack.
+//! Everything that touches the kernel: nft, netlink, cgroups v1 and v2, mounts, conntrack, inotify.
 //!
 //! Each area is a small trait with a real backend and a strict fake, so that what decides can be tested
 //! without root. This is the only crate in which `unsafe` may stand.
@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod conntrack;
 pub mod error;
+pub mod folder;
 pub mod mount;
 pub mod nft;
 pub mod process;

@@ -4,6 +4,7 @@
 use crate::context::Context;
 use bytes::Bytes;
 use keelson_cri::v1::{ContainerFilter, ContainerState, ContainerStateValue};
+use keelson_host::folder::Folder;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,8 +15,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader, SeekFrom
 use tokio::sync::mpsc;
 
 const ROTATE_EVERY: Duration = Duration::from_secs(10);
-/// While somebody follows a log, how often its file is looked at.
-const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+/// While somebody follows a log, how often it is asked whether more will come. What is written wakes the reader.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 const BLOCK: u64 = 64 << 10;
 
 /// What a reader wants.
@@ -112,6 +113,8 @@ where
     F: Future<Output = bool>,
 {
     let mut file = File::open(path).await?;
+    // Before the first look at the file, so that nothing is written unseen in between.
+    let mut folder = path.parent().filter(|_| options.follow).and_then(watch);
     let start = match options.tail {
         Some(lines) => tail_start(&mut file, lines).await?,
         None => 0,
@@ -123,6 +126,9 @@ where
     let mut line = Vec::new();
     let mut out = Vec::new();
     let mut ending = false;
+    let mut drained = false;
+    let mut asked = tokio::time::interval(ALIVE_EVERY);
+    asked.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let n = reader.read_until(b'\n', &mut line).await?;
         if n > 0 && line.ends_with(b"\n") {
@@ -146,16 +152,39 @@ where
         if let Ok(meta) = tokio::fs::metadata(path).await
             && meta.ino() != inode
         {
-            inode = meta.ino();
+            // What came into the old file before the runtime turned to the new one is read first.
+            if !std::mem::replace(&mut drained, true) {
+                continue;
+            }
+            (inode, drained) = (meta.ino(), false);
             reader = BufReader::with_capacity(BLOCK as usize, File::open(path).await?);
             line.clear();
             continue;
         }
-        // What was written before the container ended may come after it was last read.
-        ending = !alive().await;
-        if !ending {
-            tokio::time::sleep(FOLLOW_EVERY).await;
+        tokio::select! {
+            () = changed(&mut folder) => {}
+            // What was written before the container ended may come after it was last read.
+            _ = asked.tick() => ending = !alive().await,
+            () = sink.closed() => return Ok(()),
         }
+    }
+}
+
+/// A folder that cannot be watched (the kernel has only so many watches) is looked at now and then.
+fn watch(path: &Path) -> Option<Folder> {
+    let error = match Folder::watch(path) {
+        Ok(folder) => return Some(folder),
+        Err(error) => error,
+    };
+    tracing::info!(error = &error as &dyn std::error::Error, "following a log without being woken");
+    None
+}
+
+async fn changed(folder: &mut Option<Folder>) {
+    let Some(watched) = folder else { return std::future::pending().await };
+    if let Err(error) = watched.changed().await {
+        tracing::info!(error = &error as &dyn std::error::Error, "following a log without being woken");
+        *folder = None;
     }
 }
 
@@ -289,6 +318,36 @@ mod tests {
     #[tokio::test]
     async fn following_ends_with_the_container() {
         assert_eq!(check(Options { follow: true, ..Default::default() }).await, "one\ntwo\nthree\n");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_reaches_a_follower_through_rotation() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("0.log");
+        std::fs::write(&path, LOG).expect("writes");
+        let (sink, mut pieces) = mpsc::channel(8);
+        let options = Options { follow: true, ..Default::default() };
+        let reader = {
+            let path = path.clone();
+            tokio::spawn(async move { read(&path, &options, &sink, || async { true }).await })
+        };
+        let mut next = async || {
+            let piece = tokio::time::timeout(Duration::from_secs(20), pieces.recv()).await;
+            String::from_utf8(piece.expect("in time").expect("a piece").to_vec()).expect("text")
+        };
+        let line = |text: &str| format!("2026-01-01T00:00:03Z stdout F {text}\n");
+        let append = |text: &str| {
+            let file = std::fs::OpenOptions::new().append(true).open(&path);
+            std::io::Write::write_all(&mut file.expect("opens"), line(text).as_bytes()).expect("writes");
+        };
+        assert_eq!(next().await, "one\ntwo\nthree\n");
+        append("more");
+        assert_eq!(next().await, "more\n");
+        std::fs::rename(&path, dir.path().join("0.log.1")).expect("renames");
+        std::fs::write(&path, line("rotated")).expect("writes");
+        assert_eq!(next().await, "rotated\n");
+        drop(pieces);
+        reader.await.expect("no panic").expect("ends with its reader");
     }
 
     #[test]

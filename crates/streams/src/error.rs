@@ -20,6 +20,12 @@ pub enum Error {
         #[source]
         source: hyper::Error,
     },
+    #[error("{operation}")]
+    WebSocket {
+        operation: &'static str,
+        #[source]
+        source: Box<tokio_tungstenite::tungstenite::Error>,
+    },
     #[error("{subject} refused the upgrade with {status}: {body}")]
     NotUpgraded { subject: String, status: http::StatusCode, body: String },
     #[error("not an address of a streaming server: {0}")]

@@ -3,13 +3,14 @@
 //!
 //! A server calls [`remote::accept`] or [`forward::accept`] on a request that asks for an upgrade, answers with
 //! the response that it gets, and then drives the session. [`client`] opens the same kinds of streams on a
-//! container runtime's streaming server. How bytes travel is decided by what the caller offered and is not
-//! visible to whoever holds a session.
+//! container runtime's streaming server; [`output`] sends one stream to a WebSocket client. How bytes travel is
+//! decided by what the caller offered and is not visible to whoever holds a session.
 
 pub mod client;
 mod error;
 pub mod forward;
 mod negotiate;
+pub mod output;
 pub mod remote;
 pub mod spdy;
 mod websocket;

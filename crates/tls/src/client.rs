@@ -5,8 +5,10 @@ use crate::provider;
 use crate::server::load_roots;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,19 +22,61 @@ pub struct ClientFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+/// Which servers a client trusts.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Those of the authorities in these files, which are followed.
+    Files(Vec<PathBuf>),
+    /// Those of these authorities, in PEM. None of them: no server at all.
+    Pem(Vec<u8>),
+    /// Every server, whoever vouches for it: `insecureSkipTLSVerify`, and HTTPS of pods.
+    Anyone,
+}
+
 /// A client configuration that follows its files. It offers no protocol by ALPN: the HTTP client adds its own.
 pub fn client_config(files: &ClientFiles) -> Result<Arc<ClientConfig>, Error> {
-    let builder = ClientConfig::builder_with_provider(provider())
+    let identity = files.identity.as_ref().map(|(cert, key)| client_identity(cert, key)).transpose()?;
+    trusting(&Trust::Files(files.cas.clone()), identity)
+}
+
+/// A client configuration with the trust that is asked for, showing `identity` where a server asks.
+pub fn trusting(
+    trust: &Trust,
+    identity: Option<Arc<dyn ResolvesClientCert>>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let provider = provider();
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Files(cas) => server_verifier(cas.clone())?,
+        Trust::Pem(pem) => authorities(pem, &provider)?,
+        Trust::Anyone => Arc::new(Blanket { trusts: true, provider: provider.clone() }),
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(Error::Setup)?
         .dangerous()
-        .with_custom_certificate_verifier(server_verifier(files.cas.clone())?);
-    let mut config = match &files.identity {
-        Some((cert, key)) => builder.with_client_cert_resolver(client_identity(cert, key)?),
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(identity),
         None => builder.with_no_client_auth(),
     };
     config.resumption = Resumption::in_memory_sessions(16);
     Ok(Arc::new(config))
+}
+
+fn authorities(pem: &[u8], provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let refused = |source| Error::Roots { paths: "a bundle".to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for cert in CertificateDer::pem_slice_iter(pem) {
+        let cert = cert.map_err(|e| refused(Box::new(e)))?;
+        roots.add(cert).map_err(|e| refused(Box::new(e)))?;
+    }
+    if roots.is_empty() {
+        return Ok(Arc::new(Blanket { trusts: false, provider: provider.clone() }));
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
+        .map_err(|e| refused(Box::new(e)))
 }
 
 /// The certificate that a client shows, from files that it follows.
@@ -105,5 +149,50 @@ impl ServerCertVerifier for Servers {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.current().supported_verify_schemes()
+    }
+}
+
+/// Asks nobody: trusts every server, or none. Either way the server proves that it holds its certificate's key.
+#[derive(Debug)]
+struct Blanket {
+    trusts: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Blanket {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.trusts {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(rustls::CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

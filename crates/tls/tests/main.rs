@@ -1,6 +1,6 @@
 //! Handshakes in memory between configurations made from files that change.
 
-use keelson_tls::{ClientAuth, ClientFiles, ServerFiles, client_config, server_config};
+use keelson_tls::{ClientAuth, ClientFiles, ServerFiles, Trust, client_config, server_config, trusting};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -160,4 +160,15 @@ fn a_key_of_another_certificate_is_refused() {
     let (_, other) = s.client.identity.clone().unwrap();
     let error = server_config(&ServerFiles { key: other, ..s.server }).unwrap_err();
     assert!(error.to_string().contains("server.crt"), "{error}");
+}
+
+#[test]
+fn trust_may_be_in_a_bundle_in_everyone_or_in_no_one() {
+    let s = setup(ClientAuth::None);
+    let server = server_config(&s.server).unwrap();
+    let trusts = |trust: Trust| handshake(&trusting(&trust, None).unwrap(), &server).is_ok();
+    assert!(trusts(Trust::Pem(s.ca.0.pem().into_bytes())));
+    assert!(!trusts(Trust::Pem(Authority::new("other").0.pem().into_bytes())));
+    assert!(!trusts(Trust::Pem(Vec::new())));
+    assert!(trusts(Trust::Anyone));
 }

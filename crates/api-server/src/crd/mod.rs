@@ -115,7 +115,7 @@ impl Controller {
                 tracing::warn!(definition = name, error = error.message(), "could not establish");
             }
         }
-        if let Err(error) = crate::apiservices::reconcile(&self.app).await {
+        if let Err(error) = crate::aggregation::local::reconcile(&self.app, false).await {
             tracing::warn!(error = error.message(), "could not write the APIServices");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -69,8 +70,13 @@ async fn guarded(
     info: RequestInfo,
 ) -> Result<Response, StatusError> {
     let path = request.uri().path().to_owned();
-    let work = AssertUnwindSafe(route(app, peer, refused, request, query, info)).catch_unwind();
-    work.await.unwrap_or_else(|panic| {
+    let limit = time_limit(app, &query, &info)?;
+    let routed = {
+        let app = app.clone();
+        async move { route(&app, peer, refused, request, query, info).await }
+    };
+    let work = AssertUnwindSafe(routed).catch_unwind();
+    within(limit, work).await.unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<&str>()
             .map(|s| (*s).to_owned())
@@ -78,8 +84,37 @@ async fn guarded(
             .unwrap_or_default();
         tracing::error!(panic = text, request = path, "a handler panicked");
         audit::panicked(&text);
-        Err(StatusError::internal("apiserver panicked; see its log"))
+        let message = "This request caused apiserver to panic. Look in the logs for details.";
+        Err(StatusError::internal(message))
     })
+}
+
+/// How long a request may take: as long as the client asks for, at most as long as configured; `None` for watches
+/// and streams.
+fn time_limit(app: &App, query: &Query, info: &RequestInfo) -> Result<Option<Duration>, StatusError> {
+    if info.is_long_running() {
+        return Ok(None);
+    }
+    let most = Duration::from_secs(app.config.request_timeout);
+    let asked = query.timeout().map_err(|why| {
+        StatusError::bad_request(format!("invalid timeout specified in the request URL - {why}"))
+    })?;
+    Ok(Some(asked.filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most))))
+}
+
+type Outcome = std::thread::Result<Result<Response, StatusError>>;
+
+/// The outcome if it comes in time. What is too late goes on by itself: a write must not be left half done.
+async fn within(limit: Option<Duration>, work: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
+    let Some(limit) = limit else { return work.await };
+    let mut work = Box::pin(work);
+    tokio::select! {
+        outcome = work.as_mut() => outcome,
+        () = tokio::time::sleep(limit) => {
+            tokio::spawn(work);
+            Ok(Err(StatusError::timeout("request did not complete within the allotted timeout", 0)))
+        }
+    }
 }
 
 async fn route(
@@ -95,6 +130,10 @@ async fn route(
         return Err(StatusError::unauthorized("Unauthorized"));
     }
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    // HTTP/2 has it in the address.
+    if let Some(Ok(host)) = parts.uri.authority().map(|a| HeaderValue::from_str(a.as_str())) {
+        parts.headers.entry(http::header::HOST).or_insert(host);
+    }
     let user = identify(app, &mut parts, &peer, &info, &query).await?;
     if audit::authenticated(&user) == audit::policy::Level::RequestResponse {
         // What is recorded must be legible.
@@ -140,8 +179,11 @@ async fn route(
 }
 
 async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusError> {
+    if let Some(remote) = app.aggregation.remote_at(&call.info.path) {
+        return Ok(crate::aggregation::proxy(app, call, &remote).await);
+    }
     if !call.info.is_resource {
-        return paths(app, call);
+        return paths(app, call).await;
     }
     let resource = app.resource(&call.info)?;
     call.warnings.extend(resource.custom.as_ref().and_then(|c| c.deprecation.clone()));
@@ -153,11 +195,12 @@ async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusErr
 }
 
 /// What is not a resource: discovery, documents, health.
-fn paths(app: &Arc<App>, call: &Call) -> Result<Response, StatusError> {
+async fn paths(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusError> {
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(StatusError::not_found_path());
     }
-    let path = call.info.path.as_str();
+    let path = call.info.path.clone();
+    let path = path.as_str();
     let whole = |response: http::Response<http_body_util::Full<bytes::Bytes>>| {
         response.map(|full| {
             let bytes = http_body_util::BodyExt::collect(full).now_or_never().and_then(Result::ok);
@@ -179,7 +222,7 @@ fn paths(app: &Arc<App>, call: &Call) -> Result<Response, StatusError> {
     if let Some(answer) = discovery::serve(app, call) {
         return answer;
     }
-    if let Some(answer) = crate::openapi::serve(app, call) {
+    if let Some(answer) = crate::openapi::serve(app, call).await {
         return answer;
     }
     if let Some((kind, body)) = app.security()?.document(path) {

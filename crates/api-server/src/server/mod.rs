@@ -9,17 +9,23 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use keelson_daemon::tls::rustls::ServerConfig;
 use keelson_daemon::tls::{ClientAuth, ClientVerifier, ServerFiles, server_config};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::config::Config;
 use crate::types::{Peer, PeerCert};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Clients that vanish without a word are noticed after a few silent probes of this interval.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// What the headers of a request may take.
+const HEADER_LIMIT: usize = 1 << 20;
 /// How long requests under way may take to end at shutdown; watches are closed at once.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -70,19 +76,22 @@ impl Listener {
         self.listener.local_addr()
     }
 
-    /// Serves until shutdown, then lets the requests under way end.
+    /// Serves until shutdown, then lets the requests under way end, and at last the tunnels.
     pub async fn serve(self, app: Arc<App>) {
         let acceptor = TlsAcceptor::from(self.tls);
-        let graceful = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(30))
+            .max_buf_size(HEADER_LIMIT);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(1000)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Duration::from_secs(30))
-            .max_header_list_size(1 << 20);
+            .max_header_list_size(HEADER_LIMIT as u32);
         let http = Arc::new(http);
         loop {
             let accepted = tokio::select! {
@@ -102,15 +111,17 @@ impl Listener {
                 acceptor: acceptor.clone(),
                 verifier: self.verifier.clone(),
                 http: http.clone(),
-                watcher: graceful.watcher(),
+                ending: app.shutdown.child_token(),
                 address,
             };
-            tokio::spawn(connection.run(stream));
+            connections.spawn(connection.run(stream));
         }
         drop(self.listener);
-        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
+        app.backends.end_tunnels().await;
     }
 }
 
@@ -119,13 +130,16 @@ struct Connection {
     acceptor: TlsAcceptor,
     verifier: ClientVerifier,
     http: Arc<auto::Builder<TokioExecutor>>,
-    watcher: hyper_util::server::graceful::Watcher,
+    /// Cancelled when no further requests are to come: at shutdown, or to send the client elsewhere.
+    ending: CancellationToken,
     address: SocketAddr,
 }
 
 impl Connection {
     async fn run(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let tls = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => {
@@ -150,14 +164,26 @@ impl Connection {
             },
         };
         let peer = Peer { address: self.address, certificate };
-        let app = self.app;
+        let (app, ending) = (self.app, self.ending.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let (app, peer) = (app.clone(), peer.clone());
+            // A client that keeps one connection for ever never meets another server of the cluster.
+            if request.version() == http::Version::HTTP_2 && rand::random_bool(app.config.goaway_chance) {
+                ending.cancel();
+            }
             async move { Ok::<_, std::convert::Infallible>(handler::handle(app, peer, refused, request).await) }
         });
-        let connection = self.http.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
-        if let Err(error) = self.watcher.watch(connection).await {
-            tracing::debug!(peer = %self.address, %error, "connection ended");
+        let served = self.http.serve_connection_with_upgrades(TokioIo::new(tls), service);
+        let mut served = std::pin::pin!(served);
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = self.ending.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %self.address, error, "connection ended");
         }
     }
 }

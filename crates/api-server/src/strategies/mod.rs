@@ -14,6 +14,7 @@ use crate::types::{Objects, UserInfo};
 
 pub mod admissionregistration;
 pub mod apiextensions;
+pub mod apiregistration;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;

@@ -8,8 +8,8 @@ use super::admissionregistration::{Policy, PolicyBinding, Webhooks};
 use super::core::{config, endpoints, event, namespace, node, quota};
 use super::storage::{claim, classes, volume};
 use super::{
-    Plain, Strategy, apiextensions, apps, autoscaling, batch, certificates, flowcontrol, networking, pod,
-    policy, rbac, resource, service,
+    Plain, Strategy, apiextensions, apiregistration, apps, autoscaling, batch, certificates, flowcontrol,
+    networking, pod, policy, rbac, resource, service,
 };
 
 /// Why a name (or, with `true`, the base of a generated one) is not acceptable.
@@ -197,7 +197,7 @@ static ROWS: &[Row] = &[
         .generation()
         .conditional_update()
         .status_resets(SPEC_AND_METADATA),
-    row("apiregistration.k8s.io", "apiservices", &apiextensions::ApiService)
+    row("apiregistration.k8s.io", "apiservices", &apiregistration::ApiService)
         .status()
         .conditional_update()
         .names(path_segment)

@@ -3,23 +3,27 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::meta::string;
-use http::header::UPGRADE;
-use http::{Method, StatusCode};
-use keelson_api_types::{Gvr, StatusError};
+use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use keelson_api_types::status::Details;
+use keelson_api_types::{GroupResource, Gvr, Reason, StatusError};
+use keelson_streams::output;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call};
 use crate::authz::allow;
+use crate::backend::Error;
 use crate::body::{Body, Response};
-use crate::node::{Forward, Target};
+use crate::meta::string;
 use crate::registry::Resource;
 use crate::response;
 use crate::types::{AdmissionRequest, Attributes, Operation};
 use crate::verbs::get;
 
 const AGENT_PORT: u16 = 10250;
+/// How much of a node agent's refusal is told.
+const REFUSAL_LIMIT: usize = 50_000;
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 pub async fn serve(
@@ -27,61 +31,98 @@ pub async fn serve(
     call: &mut Call,
     resource: &Arc<Resource>,
 ) -> Result<Response, StatusError> {
-    let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
+    if call.info.subresource == "log" {
+        return log(app, call, resource).await;
+    }
+    admit(app, call, resource).await?;
+    may_connect(app, call).await?;
     let action = call.info.subresource.clone();
-    let entry = get::read(app, resource, &namespace, &name, None).await?;
-    let pod: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
-    let log = action == "log";
-    if !log {
-        may_connect(app, call).await?;
-        if !call.headers.contains_key(UPGRADE) {
-            return Err(StatusError::bad_request("Upgrade request required"));
-        }
-        admit(app, call, resource).await?;
-    }
-    let node = string(&pod["spec"], "nodeName").to_owned();
-    if log {
-        check_log_options(call)?;
-    }
-    let container = match action.as_str() {
-        "portforward" => String::new(),
-        _ => container(&pod, call.query.get("container").unwrap_or_default(), log)?,
+    let pod = pod(app, call, resource).await?;
+    let (namespace, name) = (&call.info.namespace, &call.info.name);
+    let path = match action.as_str() {
+        "portforward" => format!("/portForward/{namespace}/{name}"),
+        action => format!("/{action}/{namespace}/{name}/{}", container(&pod, call.query.get("container"))?),
     };
+    let node = string(&pod["spec"], "nodeName");
     if node.is_empty() {
-        if log {
-            // Nothing has been written yet.
-            return Ok(response::text(StatusCode::OK, "text/plain", Body::empty()));
-        }
         return Err(StatusError::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let phase = string(&pod["status"], "phase");
-    if matches!(action.as_str(), "exec" | "attach") && matches!(phase, "Succeeded" | "Failed") {
-        let what = if action == "exec" { "exec into" } else { "attach to" };
-        return Err(StatusError::bad_request(format!(
-            "cannot {what} a container in a completed pod; current phase is {phase}"
-        )));
+    let uri = agent_uri(app, node, &path, &agent_query(call, &action))?;
+    if call.upgrade_wanted().is_none() {
+        return Err(StatusError::bad_request("Upgrade request required"));
     }
-    let base = match action.as_str() {
-        "log" => format!("/containerLogs/{namespace}/{name}/{container}"),
-        "portforward" => format!("/portForward/{namespace}/{name}"),
-        other => format!("/{other}/{namespace}/{name}/{container}"),
-    };
-    let query = agent_query(call, &action);
-    let path = if query.is_empty() { base } else { format!("{base}?{query}") };
-    let target = Target { address: agent_address(app, &node)?, node_agent: true, path };
-    let forward = Forward {
-        method: if log { Method::GET } else { call.method.clone() },
-        headers: &call.headers,
-        body: None,
-        upgrade: call.upgrade.take(),
-        prefix: None,
-    };
-    let mut answer = app.node.forward(&target, forward).await?;
-    if log && answer.status().is_success() {
-        let kind = http::HeaderValue::from_static("text/plain");
-        answer.headers_mut().entry(http::header::CONTENT_TYPE).or_insert(kind);
+    Ok(app.backends.forward(&app.backends.agents, call, uri, HeaderMap::new()).await?)
+}
+
+async fn pod(app: &App, call: &Call, resource: &Resource) -> Result<Value, StatusError> {
+    let entry = get::read(app, resource, &call.info.namespace, &call.info.name, None).await?;
+    serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)
+}
+
+/// A container's output: as the body of the answer, or in the messages of a WebSocket.
+async fn log(app: &Arc<App>, call: &mut Call, resource: &Resource) -> Result<Response, StatusError> {
+    check_log_options(call)?;
+    let pod = pod(app, call, resource).await?;
+    let (namespace, name) = (&call.info.namespace, &call.info.name);
+    let container = container(&pod, call.query.get("container"))?;
+    let node = string(&pod["spec"], "nodeName");
+    if node.is_empty() {
+        // Nothing has been written yet.
+        let mut empty = Response::new(Body::empty());
+        *empty.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(empty);
     }
-    Ok(answer)
+    let path = format!("/containerLogs/{namespace}/{name}/{container}");
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = agent_uri(app, node, &path, &agent_query(call, "log"))?;
+    let transport = match call.query.flag("insecureSkipTLSVerifyBackend") {
+        Some(true) => &app.backends.unverified_agents,
+        _ => &app.backends.agents,
+    };
+    let answer = transport.send(request).await;
+    let answer = answer.map_err(|e| StatusError::internal(format!("Get \"https://{node}{path}\": {e}")))?;
+    if !answer.status().is_success() {
+        return Err(refusal(answer, name).await);
+    }
+    let output = Body::Relayed(answer.into_body());
+    if call.upgrade_wanted().is_some_and(|p| p.eq_ignore_ascii_case("websocket")) {
+        return over_websocket(app, call, output);
+    }
+    Ok(response::text(StatusCode::OK, "text/plain", output))
+}
+
+fn over_websocket(app: &App, call: &mut Call, output: Body) -> Result<Response, StatusError> {
+    let mut request = Request::new(());
+    *request.headers_mut() = call.headers.clone();
+    request.extensions_mut().insert(call.upgrade.take().ok_or(Error::NotUpgradable)?);
+    let (answer, pending) = output::accept(&mut request)
+        .map_err(|r| StatusError::new(r.status.as_u16(), Reason::Unknown, r.message))?;
+    app.backends.carry(async move {
+        if let Err(error) = pending.send(output.into_data_stream()).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a log's stream ended");
+        }
+    });
+    Ok(answer.map(|()| Body::empty()))
+}
+
+/// What a node agent said instead of a log.
+async fn refusal(answer: http::Response<hyper::body::Incoming>, pod: &str) -> StatusError {
+    let status = answer.status();
+    let text = match Limited::new(answer.into_body(), REFUSAL_LIMIT).collect().await {
+        Ok(text) => String::from_utf8_lossy(&text.to_bytes()).into_owned(),
+        Err(error) => return StatusError::internal(error),
+    };
+    match status {
+        StatusCode::INTERNAL_SERVER_ERROR => StatusError::internal(text),
+        StatusCode::BAD_REQUEST => StatusError::bad_request(text),
+        StatusCode::NOT_FOUND => {
+            let message = format!("the server could not find the requested resource ( pods/log {pod})");
+            let kind = GroupResource::new("", "pods/log").to_string();
+            let details = Details { kind, name: pod.to_owned(), ..Details::default() };
+            StatusError::new(404, Reason::NotFound, message).with_details(details)
+        }
+        status => StatusError::new(status.as_u16(), Reason::Unknown, text),
+    }
 }
 
 /// Streams change things, so that reading rights are not enough for them, whatever the method.
@@ -147,6 +188,15 @@ fn check_log_options(call: &Call) -> Result<(), StatusError> {
         let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
         errors.push(FieldError::forbidden("", detail));
     }
+    if let Some(stream) = call.query.get("stream") {
+        if !["All", "Stderr", "Stdout"].contains(&stream) {
+            errors.push(FieldError::not_supported("stream", stream, &["All", "Stderr", "Stdout"]));
+        }
+        if stream != "All" && call.query.get("tailLines").is_some() {
+            let detail = "`tailLines` and specific `stream` are mutually exclusive for now";
+            errors.push(FieldError::forbidden("", detail));
+        }
+    }
     if errors.is_empty() {
         return Ok(());
     }
@@ -154,34 +204,31 @@ fn check_log_options(call: &Call) -> Result<(), StatusError> {
 }
 
 /// The container asked for, or the one there is.
-fn container(pod: &Value, asked: &str, log: bool) -> Result<String, StatusError> {
+fn container(pod: &Value, asked: Option<&str>) -> Result<String, StatusError> {
     let names = |list: &str| -> Vec<&str> {
         pod["spec"][list].as_array().into_iter().flatten().map(|c| string(c, "name")).collect()
     };
-    let (main, init, ephemeral) =
-        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let all = [names("initContainers"), names("containers"), names("ephemeralContainers")].concat();
     let pod_name = crate::meta::text(pod, "name");
-    if !asked.is_empty() {
-        if main.contains(&asked) || init.contains(&asked) || ephemeral.contains(&asked) {
-            return Ok(asked.to_owned());
-        }
-        return Err(StatusError::bad_request(format!("container {asked} is not valid for pod {pod_name}")));
-    }
-    let default = keelson_api_types::meta::annotation(pod, "kubectl.kubernetes.io/default-container");
-    match (main.as_slice(), default.filter(|d| main.contains(d))) {
-        ([one], _) => Ok((*one).to_owned()),
-        (_, Some(default)) if !log => Ok(default.to_owned()),
-        _ => {
-            let mut message = format!(
+    let refused = |why: String| Err(StatusError::bad_request(why));
+    match asked.filter(|name| !name.is_empty()) {
+        Some(name) if all.contains(&name) => Ok(name.to_owned()),
+        Some(name) => refused(format!("container {name} is not valid for pod {pod_name}")),
+        None => match names("containers").as_slice() {
+            [only] => Ok((*only).to_owned()),
+            _ => refused(format!(
                 "a container name must be specified for pod {pod_name}, choose one of: [{}]",
-                main.join(" ")
-            );
-            if !init.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
-            }
-            Err(StatusError::bad_request(message))
-        }
+                all.join(" ")
+            )),
+        },
     }
+}
+
+/// Where a node's agent answers for a path.
+fn agent_uri(app: &App, node: &str, path: &str, query: &str) -> Result<Uri, StatusError> {
+    let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+    let uri = format!("https://{}{path}{query}", agent_address(app, node)?);
+    uri.parse().map_err(|e| StatusError::bad_request(format!("invalid path {path:?}: {e}")))
 }
 
 /// The options in the names that node agents take.
@@ -202,7 +249,10 @@ fn agent_query(call: &Call, action: &str) -> String {
                 pairs.extend(call.query.get(name).map(|v| (name, v.to_owned())));
             }
         }
-        "portforward" => pairs.extend(call.query.all("ports").map(|p| ("port", p.to_owned()))),
+        "portforward" => {
+            let ports: Vec<&str> = call.query.all("ports").collect();
+            pairs.extend((!ports.is_empty()).then(|| ("port", ports.join(","))));
+        }
         _ => {
             for (ours, theirs) in
                 [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]

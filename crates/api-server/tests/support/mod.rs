@@ -1,9 +1,10 @@
 //! One server per test, on a port of its own with a store in a temporary folder.
 
+pub mod extension;
 pub mod https;
 pub mod webhook;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use keelson_api_server::config::{Bind, Config};
 use keelson_api_server::run::{Running, product_security, start};
 use keelson_daemon::tls::rustls::ClientConfig;
@@ -107,6 +108,16 @@ impl Server {
         .await;
     }
 
+    /// Tells the server to end, as a signal does.
+    pub fn shut_down(&self) {
+        self.daemon.shutdown.cancel();
+    }
+
+    /// Waits until the server has ended.
+    pub async fn stopped(&mut self) {
+        tokio::time::timeout(WAIT, self.running.take().unwrap().wait()).await.expect("the server should end");
+    }
+
     /// Stops the server as a signal does, and starts it again over the same store.
     pub async fn restart(&mut self) {
         self.daemon.shutdown.cancel();
@@ -122,6 +133,11 @@ impl Server {
     /// What the store holds under a key.
     pub async fn raw(&self, key: &str) -> Bytes {
         self.store.get(key).await.unwrap().kv.expect("the key exists").value
+    }
+
+    /// A file of the server's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     pub fn admin(&self) -> Client {
@@ -188,6 +204,9 @@ impl Drop for Server {
         self.daemon.shutdown.cancel();
     }
 }
+
+/// A connection on which a test writes what it likes.
+pub type Raw = TlsStream<TcpStream>;
 
 #[derive(Clone)]
 pub struct Client {
@@ -300,6 +319,32 @@ impl Client {
         TlsConnector::from(self.tls.clone()).connect(name, tcp).await.unwrap()
     }
 
+    /// A connection of its own, for HTTP/2 or HTTP/1.1.
+    pub async fn raw(&self, http2: bool) -> Raw {
+        let mut tls = (*self.tls).clone();
+        tls.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::from(self.address.ip());
+        TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap()
+    }
+
+    /// Whether somebody listens.
+    pub async fn try_connect(&self) -> bool {
+        TcpStream::connect(self.address).await.is_ok()
+    }
+
+    /// Asks to switch to a protocol; the stream that then follows.
+    pub async fn upgrade(&self, path: &str, protocol: &str) -> TokioIo<hyper::upgrade::Upgraded> {
+        let client = self.with("connection", "Upgrade").with("upgrade", protocol);
+        let response = client.open(Method::GET, path, "", "").await;
+        let status = response.status();
+        if status != 101 {
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            panic!("{status}: {}", String::from_utf8_lossy(&body));
+        }
+        TokioIo::new(hyper::upgrade::on(response).await.unwrap())
+    }
+
     pub async fn watch(&self, path: &str) -> Watch {
         let response = self.open(Method::GET, path, "", "").await;
         assert_eq!(response.status(), 200);
@@ -360,10 +405,16 @@ where
 
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 pub fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
+}
+
+/// The account that pods of a namespace run as; a controller makes it where there is one.
+pub fn default_account() -> Value {
+    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}})
 }
 
 pub fn deployment(name: &str) -> Value {

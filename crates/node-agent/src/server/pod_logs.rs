@@ -12,7 +12,6 @@ use keelson_cri::v1::{ContainerFilter, ContainerState, ContainerStatus};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -116,17 +115,7 @@ fn stream(server: &Server, run: &ContainerStatus, options: Options) -> Response<
     let (path, id) = (PathBuf::from(&run.log_path), run.id.clone());
     let runtime = server.ctx.runtime.clone();
     tokio::spawn(async move {
-        let watcher = sender.clone();
-        let mut checked = tokio::time::Instant::now();
-        let alive = || {
-            // The runtime is asked once a second, the file looked at more often.
-            let ask = checked.elapsed() > Duration::from_secs(1);
-            if ask {
-                checked = tokio::time::Instant::now();
-            }
-            let (runtime, id, gone) = (runtime.clone(), id.clone(), watcher.is_closed());
-            async move { !gone && (!ask || is_running(runtime.as_ref(), &id).await) }
-        };
+        let alive = || is_running(runtime.as_ref(), &id);
         if let Err(error) = logs::read(&path, &options, &sender, alive).await {
             tracing::debug!(log = %path.display(), %error, "could not read a log");
         }

@@ -1,14 +1,14 @@
-//! CustomResourceDefinitions and APIServices as objects; serving what they define is elsewhere.
+//! CustomResourceDefinitions as objects; serving what they define is elsewhere.
 
 mod conversion;
 mod defaults;
 mod definition;
 mod schema;
 
-use keelson_api_types::{FieldError, names};
+use keelson_api_types::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{At, Errors};
+use super::check::At;
 use super::edit::{self, default, default_zero};
 use super::{Ctx, Strategy};
 use crate::meta::string;
@@ -125,36 +125,4 @@ impl Strategy for CustomResourceDefinition {
 fn preserving() -> FieldError {
     let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
     FieldError::invalid("spec.preserveUnknownFields", true, detail)
-}
-
-pub struct ApiService;
-
-impl Strategy for ApiService {
-    fn default(&self, object: &mut Value) {
-        edit::ensure(object, "status");
-        if let Some(service) = edit::dig(object, &["spec", "service"]) {
-            default(service, "port", 443);
-        }
-    }
-
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let (at, mut e) = (At::root(object), Errors::new());
-        let (spec, name) = (at.f("spec"), at.dig(&["metadata", "name"]));
-        let expected = format!("{}.{}", spec.f("version").s(), spec.f("group").s());
-        if name.s() != expected && !spec.f("group").is_empty() {
-            let detail = "must be `spec.version+\".\"+spec.group`: ".to_owned() + &format!("{expected:?}");
-            e.invalid(&name, detail);
-        }
-        e.text(&spec.f("version"), names::dns1035_label(spec.f("version").s()));
-        for field in ["groupPriorityMinimum", "versionPriority"].iter().map(|field| spec.f(field)) {
-            if field.i() <= 0 {
-                e.invalid_value(&field.path, field.i(), "must be positive");
-            }
-        }
-        if let Some(service) = spec.get("service") {
-            e.required_string(&service.f("name"));
-            e.required_string(&service.f("namespace"));
-        }
-        e.into_vec()
-    }
 }
