@@ -5,6 +5,7 @@ set -euo pipefail
 
 declare -A packages=(
   [run]="containerd runc containernetworking-plugins nftables iproute2 conntrack protobuf-compiler libprotobuf-dev gcc make"
+  [vm]="debootstrap qemu-system-x86 e2fsprogs"
   [test]="etcd-server busybox-static docker-registry curl python3 python3-venv"
 )
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, StatusCode};
 use keelson_api_types::StatusError;
 use keelson_machinery::openapi::{self, CrdSchema};
@@ -18,7 +18,7 @@ use crate::response;
 pub async fn serve(app: &Arc<App>, call: &mut Call) -> Option<Result<Response, StatusError>> {
     let path = call.info.path.trim_end_matches('/').to_owned();
     if path == "/openapi/v2" {
-        return Some(v2(app, call));
+        return Some(v2(app, call).map(|answer| encoded(call, answer)));
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
@@ -71,8 +71,37 @@ fn custom(app: &App) -> Vec<Arc<CrdSchema>> {
     app.registry.all().iter().filter_map(|r| r.custom.as_ref().map(|c| c.schema.clone())).collect()
 }
 
+/// The v2 document as clients in Go ask for it; `@` is not allowed in what the answer says of itself.
+const PROTOBUF: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
+fn wants_protobuf(call: &Call) -> bool {
+    let accept = call.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let first = accept.split(',').next().unwrap_or_default();
+    PROTOBUF.contains(&first.split(';').next().unwrap_or_default().trim())
+}
+
+/// The JSON document in the form asked for.
+fn encoded(call: &Call, answer: Response) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    match body {
+        Body::Whole(Some(document)) if wants_protobuf(call) => match openapi::v2_protobuf(&document) {
+            Ok(message) => {
+                parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF[1]));
+                Response::from_parts(parts, Body::Whole(Some(message.into())))
+            }
+            Err(error) => response::error(&StatusError::internal(error)),
+        },
+        body => Response::from_parts(parts, body),
+    }
+}
+
 fn v2(app: &App, call: &Call) -> Result<Response, StatusError> {
-    call.accepted()?;
+    if !wants_protobuf(call) {
+        call.accepted()?;
+    }
     let custom = custom(app);
     let (etag, document) = match unchanged(call, &openapi::v2_hash(&custom)) {
         // Without extension servers nothing has to be made to tell that nothing has changed.

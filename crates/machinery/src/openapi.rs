@@ -3,9 +3,11 @@
 //! Documents are written piece by piece into bytes: a whole document never exists as a tree of values.
 
 mod crd;
+mod gnostic;
 mod paths;
 mod schemas;
 
+pub use gnostic::v2_protobuf;
 use keelson_api_types::resources::{self, ResourceInfo};
 use paths::{Operations, PathItem};
 use schemas::{Refs, Style};

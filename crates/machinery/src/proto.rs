@@ -4,7 +4,7 @@
 //! Its encoder writes zero values of fields that are no pointers; JSON leaves those out, and so do we.
 
 mod encode;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::LazyLock;
 

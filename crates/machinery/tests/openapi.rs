@@ -1,5 +1,5 @@
 use keelson_api_types::resources;
-use keelson_machinery::openapi::{CrdSchema, v2, v3, v3_hash, v3_index};
+use keelson_machinery::openapi::{CrdSchema, v2, v2_protobuf, v3, v3_hash, v3_index};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -138,4 +138,55 @@ fn v2_is_whole_and_carries_crds() {
         v3_hash("stable.example.com", "v1", &[]),
         v3_hash("stable.example.com", "v1", &[Arc::new(crd)])
     );
+}
+
+/// The fields of a message, as number and content; numbers are left out.
+fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let end = bytes.iter().position(|b| b & 0x80 == 0).expect("an end") + 1;
+        let (number, rest) = bytes.split_at(end);
+        *bytes = rest;
+        number.iter().rev().fold(0, |value, b| value << 7 | u64::from(b & 0x7f))
+    }
+    let mut found = Vec::new();
+    while !message.is_empty() {
+        let tag = varint(&mut message);
+        match tag & 7 {
+            0 => drop(varint(&mut message)),
+            1 => message = &message[8..],
+            2 => {
+                let length = varint(&mut message) as usize;
+                let (content, rest) = message.split_at(length);
+                found.push((tag >> 3, content));
+                message = rest;
+            }
+            other => panic!("wire type {other}"),
+        }
+    }
+    found
+}
+
+fn field(message: &[u8], number: u64) -> &[u8] {
+    fields(message).into_iter().find(|(n, _)| *n == number).expect("the field is set").1
+}
+
+#[test]
+fn the_v2_document_is_a_message_too() {
+    let json = v2(&[]);
+    let parsed: Value = serde_json::from_slice(&json).unwrap();
+    let document = v2_protobuf(&json).unwrap();
+    assert_eq!(field(&document, 1), b"2.0");
+    assert_eq!(field(field(&document, 2), 1), b"Kubernetes");
+    assert_eq!(fields(field(&document, 8)).len(), parsed["paths"].as_object().unwrap().len());
+    let definitions = field(&document, 9);
+    assert_eq!(fields(definitions).len(), parsed["definitions"].as_object().unwrap().len());
+    let scale = fields(definitions).into_iter().map(|(_, pair)| pair);
+    let scale = scale.into_iter().find(|pair| field(pair, 1) == b"io.k8s.api.autoscaling.v1.Scale").unwrap();
+    let schema = field(scale, 2);
+    assert_eq!(field(field(schema, 22), 1), b"object");
+    let kinds = fields(schema).into_iter().find(|(n, _)| *n == 31).expect("a vendor extension").1;
+    assert_eq!(field(kinds, 1), b"x-kubernetes-group-version-kind");
+    let yaml = field(field(kinds, 2), 2);
+    let kinds: Value = serde_json::from_slice(yaml).unwrap();
+    assert_eq!(kinds[0]["kind"], "Scale");
 }
