@@ -29,7 +29,7 @@ ctl apply -f /opt/keelson/manifests/demo || fail "apply"
 ctl rollout status deployment/hello --timeout 120s || fail "rollout"
 address=$(ctl get service hello -o 'jsonpath={.spec.clusterIP}')
 until_true 20 curl --silent --fail --max-time 2 "http://$address/"
-ls -d /sys/fs/cgroup/kubepods*/*pod* >/dev/null || fail "pods have no cgroup"
+find /sys/fs/cgroup/kubepods -type d -name "pod*" | grep -q . || fail "pods have no cgroup"
 
 for daemon in api-server node-agent containerd; do
   before=$(systemctl show --property=MainPID --value keelson-$daemon)

@@ -28,9 +28,8 @@ FailureAction=poweroff-force
 [Service]
 Type=oneshot
 ExecStart=/opt/keelson/vm-guest.sh
-StandardOutput=tty
-StandardError=tty
-TTYPath=/dev/ttyS0
+StandardOutput=journal+console
+StandardError=journal+console
 TimeoutStartSec=600
 UNIT
 for unit in systemd-networkd.service systemd-networkd-wait-online.service; do
@@ -39,7 +38,7 @@ done
 install -d "$root/etc/systemd/system/graphical.target.wants"
 ln -sf ../vm-guest.service "$root/etc/systemd/system/graphical.target.wants/vm-guest.service"
 systemctl --root="$root" set-default --quiet graphical.target
-systemctl --root="$root" mask --quiet containerd.service
+systemctl --root="$root" mask --quiet containerd.service serial-getty@ttyS0.service
 rm -f "$vm/disk"
 mke2fs -q -t ext4 -d "$root" "$vm/disk" 4G
 timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nographic -no-reboot \

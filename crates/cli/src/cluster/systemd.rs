@@ -154,7 +154,7 @@ fn state(name: &str, shown: &str) -> ComponentState {
         name: name.to_owned(),
         pid: field("MainPID").parse().ok().filter(|pid| *pid != 0),
         restarts,
-        last_exit: (restarts > 0 || field("Result") != "success").then_some(failed),
+        last_exit: (field("Result") != "success").then_some(failed),
     }
 }
 

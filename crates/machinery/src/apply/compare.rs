@@ -6,7 +6,6 @@ use super::fields::{FieldSet, PathElement};
 use super::managers::Managers;
 use keelson_schema::{List, Type};
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
@@ -134,24 +133,30 @@ fn walk(at: Ref<'_>, old: Option<&Value>, new: Option<&Value>) -> (Here, Compari
     (here, out)
 }
 
+/// The items that have an identity, in its order.
+fn index<'v>(list: &List, values: &'v [Value]) -> std::vec::IntoIter<(PathElement, &'v Value)> {
+    let known = values.iter().filter_map(|item| Some((identity(list, item).ok()?, item)));
+    let mut known: Vec<_> = known.collect();
+    known.sort_by(|a, b| a.0.cmp(&b.0));
+    known.into_iter()
+}
+
 fn items(list: &List, old: &[Value], new: &[Value], out: &mut Comparison) {
-    let index = |values| {
-        let mut map: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
-        for item in values {
-            if let Ok(element) = identity(list, item) {
-                map.entry(element).or_default().push(item);
-            }
+    let (mut old, mut new) = (index(list, old).peekable(), index(list, new).peekable());
+    loop {
+        let (mut l, mut r) = (Vec::new(), Vec::new());
+        let first_is_old = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some((l, _)), Some((r, _))) => l <= r,
+            (l, _) => l.is_some(),
+        };
+        let (side, values) = if first_is_old { (&mut old, &mut l) } else { (&mut new, &mut r) };
+        let Some((element, value)) = side.next() else { return };
+        values.push(value);
+        for (side, values) in [(&mut old, &mut l), (&mut new, &mut r)] {
+            values.extend(std::iter::from_fn(|| Some(side.next_if(|(e, _)| *e == element)?.1)));
         }
-        map
-    };
-    let old: BTreeMap<_, _> = index(old.iter());
-    let mut new = index(new.iter());
-    for (element, l) in old {
-        let r = new.remove(&element).unwrap_or_default();
         pair(list, element, &l, &r, out);
-    }
-    for (element, r) in new {
-        pair(list, element, &[], &r, out);
     }
 }
 

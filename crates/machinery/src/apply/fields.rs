@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +17,8 @@ pub enum PathElement {
 /// A tree of path elements; each node says whether the path up to it is in the set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet {
-    nodes: BTreeMap<PathElement, Node>,
+    /// Sorted. Most sets are small and made in order, which a tree of maps would pay for with every node.
+    nodes: Vec<(PathElement, Node)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,24 +123,41 @@ impl FieldSet {
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&PathElement, &Node)> {
-        self.nodes.iter()
+        self.nodes.iter().map(|(element, node)| (element, node))
+    }
+
+    /// Where the element is, or belongs.
+    fn find(&self, element: &PathElement) -> Result<usize, usize> {
+        match self.nodes.last() {
+            Some((last, _)) if last < element => Err(self.nodes.len()),
+            _ => self.nodes.binary_search_by(|(known, _)| known.cmp(element)),
+        }
     }
 
     pub(super) fn get(&self, element: &PathElement) -> Option<&Node> {
-        self.nodes.get(element)
+        self.find(element).ok().map(|at| &self.nodes[at].1)
     }
 
     /// Attaches a subtree; nothing happens for an empty one.
     pub(super) fn attach(&mut self, element: PathElement, member: bool, below: FieldSet) {
         if member || !below.is_empty() {
-            self.nodes.insert(element, Node { member, below });
+            let node = Node { member, below };
+            match self.find(&element) {
+                Ok(at) => self.nodes[at].1 = node,
+                Err(at) => self.nodes.insert(at, (element, node)),
+            }
         }
     }
 
     /// Adds a path of field names.
     pub fn insert_names(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else { return };
-        let node = self.nodes.entry(PathElement::Field((*first).to_owned())).or_default();
+        let element = PathElement::Field((*first).to_owned());
+        let at = self.find(&element).unwrap_or_else(|at| {
+            self.nodes.insert(at, (element, Node::default()));
+            at
+        });
+        let node = &mut self.nodes[at].1;
         if rest.is_empty() { node.member = true } else { node.below.insert_names(rest) }
     }
 
@@ -149,14 +166,13 @@ impl FieldSet {
             return other;
         }
         for (element, node) in other.nodes {
-            match self.nodes.get_mut(&element) {
-                Some(mine) => {
+            match self.find(&element) {
+                Ok(at) => {
+                    let mine = &mut self.nodes[at].1;
                     mine.member |= node.member;
                     mine.below = std::mem::take(&mut mine.below).union(node.below);
                 }
-                None => {
-                    self.nodes.insert(element, node);
-                }
+                Err(at) => self.nodes.insert(at, (element, node)),
             }
         }
         self
@@ -165,7 +181,7 @@ impl FieldSet {
     pub fn intersection(&self, other: &FieldSet) -> FieldSet {
         let mut out = FieldSet::default();
         for (element, node) in &self.nodes {
-            if let Some(theirs) = other.nodes.get(element) {
+            if let Some(theirs) = other.get(element) {
                 let below = node.below.intersection(&theirs.below);
                 out.attach(element.clone(), node.member && theirs.member, below);
             }
@@ -189,7 +205,7 @@ impl FieldSet {
         }
         let mut out = FieldSet::default();
         for (element, node) in self.nodes {
-            match other.nodes.get(&element) {
+            match other.get(&element) {
                 None => out.attach(element, node.member, node.below),
                 Some(theirs) if theirs.member && recursive => {}
                 Some(theirs) => {
