@@ -82,6 +82,8 @@ async fn selectors_narrow_a_list() {
     assert_eq!(names(&odd), ["m01", "m03"]);
     let one = admin.get(&format!("{CONFIG_MAPS}?fieldSelector=metadata.name%3Dm02")).await.expect(200);
     assert_eq!(names(&one), ["m02"]);
+    let everywhere = admin.get("/api/v1/configmaps?fieldSelector=metadata.name%3Dm02").await.expect(200);
+    assert_eq!(names(&everywhere), ["m02"]);
     let none = admin.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn")).await.expect(200);
     assert_eq!(names(&none), [""; 0]);
     assert_eq!((&none["kind"], &none["apiVersion"]), (&json!("PodList"), &json!("v1")));

@@ -72,8 +72,11 @@ impl Selection {
         !self.labels.is_everything() || !self.fields.is_empty()
     }
 
-    /// The one key that can match, if the selection says so.
-    pub fn exact_key(&self) -> Option<String> {
+    /// The one key that can match, if the selection says so: in all namespaces a name is no key.
+    pub fn exact_key(&self, namespaced: bool) -> Option<String> {
+        if namespaced && self.namespace.is_empty() {
+            return None;
+        }
         let name = self.fields.iter().find(|t| t.equal && matches!(t.field, Field::Name))?;
         Some(format!("{}{}", self.prefix(), name.value))
     }

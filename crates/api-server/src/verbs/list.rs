@@ -126,10 +126,8 @@ async fn snapshot(
     let exact = match moment {
         Moment::NotOlder(_) => {
             let applied = app.caches.applied();
-            if let Some(key) = selection.exact_key() {
-                let entries: Vec<_> = resource.cache.get(&key).into_iter().filter(|e| matches(e)).collect();
-                return Ok((applied, Snapshot { entries, last_change: applied, remaining: 0 }));
-            }
+            // What lies below one key is that object, and those whose names only begin like its.
+            let prefix = selection.exact_key(resource.namespaced).unwrap_or(prefix);
             let snapshot = resource.cache.list(&prefix, after, limit, matches);
             return Ok((applied.max(snapshot.last_change), snapshot));
         }
