@@ -7,7 +7,7 @@ ROOT  ?= /
 UP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo build guest deps dev-deps test test-unit test-e2e check bench install clean
+.PHONY: help up down demo build guest deps dev-deps test test-unit test-e2e test-vm check bench install clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-e2e:
 	@hack/build-guest.sh dev
 	@$(CARGO) build --locked --bins
 	@hack/e2e.sh $(CURDIR)/target/debug
+
+test-vm: build ## a cluster under systemd and cgroups v2, in a virtual machine
+	@hack/vm-test.sh $(BIN)
 
 check: ## formatting, lints, licences, units
 	@$(CARGO) fmt --all --check
