@@ -6,6 +6,7 @@ use super::fields::{FieldSet, PathElement};
 use super::managers::Managers;
 use keelson_schema::{List, Type};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
