@@ -12,6 +12,7 @@ pub mod patch;
 pub mod path;
 pub mod proto;
 pub mod prune;
+mod rules;
 pub mod table;
 mod validate;
 
@@ -20,3 +21,4 @@ pub use decode::DecodeError;
 pub use patch::PatchError;
 pub use prune::FieldValidation;
 pub use validate::{embedded_resources, validate_lists, validate_schema};
+pub use rules::{Findings, Rules, check_rules};

@@ -7,5 +7,6 @@ mod openapi;
 mod patch;
 mod prune;
 mod roundtrip;
+mod rules;
 mod table;
 mod validate;

@@ -39,7 +39,7 @@ const LAYERS: &[(&str, u8)] = &[
 /// Test and developer crates: they may use what they like, and nothing but tests uses them.
 const DEV: u8 = 9;
 
-const WITHIN_A_LAYER: &[(&str, &str)] = &[("schema", "api-types")];
+const WITHIN_A_LAYER: &[(&str, &str)] = &[("machinery", "cel"), ("schema", "api-types")];
 
 /// The only crate that may use `store`: all others reach the cluster through it.
 const USER_OF_STORE: &str = "api-server";
