@@ -22,6 +22,7 @@ mod patches;
 mod protobuf;
 mod proxies;
 mod refusals;
+mod rules;
 mod security;
 mod security_endpoints;
 mod shutdown;

@@ -20,5 +20,5 @@ pub use apply::ApplyError;
 pub use decode::DecodeError;
 pub use patch::PatchError;
 pub use prune::FieldValidation;
-pub use validate::{embedded_resources, validate_lists, validate_schema};
 pub use rules::{Findings, Rules, check_rules};
+pub use validate::{embedded_resources, validate_lists, validate_schema};

@@ -298,3 +298,32 @@ fn rules_may_compare_only_what_can_be_told_apart() {
         ]
     );
 }
+
+#[test]
+fn the_conformance_suites_rules_are_accepted_and_bounded() {
+    let schema = json!({"type": "object", "properties": {
+        "spec": {
+            "type": "object",
+            "x-kubernetes-validations": [
+                {"rule": "self.x + self.y > 0"},
+                {"rule": "self.firstArray.isSorted() && self.secondArray.isSorted() && ((self.firstArray.sum() + \
+                          self.secondArray.sum()) % 2 == 0)"},
+                {"rule": "self.largeArray.all(x, self.largeArray.all(y, y == x))"}
+            ],
+            "properties": {
+                "x": {"type": "integer"}, "y": {"type": "integer"},
+                "firstArray": {"type": "array", "maxItems": 1000, "items": {"type": "integer"}},
+                "secondArray": {"type": "array", "maxItems": 1000, "items": {"type": "integer"}},
+                "largeArray": {"type": "array", "maxItems": 725, "items": {"type": "integer"}}
+            }
+        },
+        "status": {"type": "object", "properties": {"health": {"type": "string"}},
+            "x-kubernetes-validations": [{"rule": "self.health == 'ok' || self.health == 'unhealthy'"}]}
+    }});
+    assert_eq!(definition_errors(&schema), [""; 0]);
+    let good =
+        json!({"spec": {"x": 1, "y": 0, "firstArray": [3, 4], "secondArray": [5, 10], "largeArray": [2, 2]}});
+    assert_eq!(errors(&schema, good, None), [""; 0]);
+    let large = json!({"spec": {"largeArray": vec![20; 725]}});
+    assert!(errors(&schema, large, None).last().is_some_and(|e| e.contains("call cost exceeds limit")));
+}

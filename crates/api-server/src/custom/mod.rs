@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::meta::string;
 use keelson_api_types::gvk::api_version;
 use keelson_api_types::{Gvk, Gvr};
+use keelson_machinery::Rules;
 use keelson_machinery::openapi::CrdSchema;
 use keelson_schema::{Link, Object, Shape, Type, from_json_schema};
 use serde_json::Value;
@@ -206,7 +207,11 @@ fn resource(part: &Part<'_>, version: &Value, caches: &Caches) -> Resource {
     let known = part.versions.types.get(&served);
     let ty = known.map_or_else(|| Link::Owned(Arc::new(anything())), |v| v.ty.clone());
     let scale = scale_paths(&version["subresources"]["scale"]);
-    let strategy = CustomStrategy { ty: ty.clone(), scale: version["subresources"]["scale"].clone() };
+    let strategy = CustomStrategy {
+        ty: ty.clone(),
+        scale: version["subresources"]["scale"].clone(),
+        rules: Rules::compile(&version["schema"]["openAPIV3Schema"]),
+    };
     let schema = CrdSchema {
         group: group.to_owned(),
         version: name.to_owned(),

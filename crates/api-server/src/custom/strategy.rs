@@ -1,7 +1,7 @@
 //! What a version's schema says, as a strategy.
 
 use keelson_api_types::{FieldError, names};
-use keelson_machinery::{embedded_resources, prune, validate_lists, validate_schema};
+use keelson_machinery::{Rules, embedded_resources, prune, validate_lists, validate_schema};
 use keelson_schema::Link;
 use serde_json::Value;
 
@@ -12,6 +12,8 @@ pub struct CustomStrategy {
     pub ty: Link,
     /// `subresources.scale`, as written; null for none.
     pub scale: Value,
+    /// `x-kubernetes-validations`.
+    pub rules: Option<Rules>,
 }
 
 impl CustomStrategy {
@@ -42,7 +44,18 @@ impl CustomStrategy {
     }
 
     /// `x-kubernetes-validations`: they see valid objects alone.
-    fn rules(&self, _object: &Value, _old: Option<&Value>, _errors: &mut Vec<FieldError>) {}
+    fn rules(&self, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+        if let Some(rules) = &self.rules {
+            let found = rules.validate(object, old, errors).errors;
+            errors.extend(found);
+        }
+    }
+
+    /// What rules say of the parts that an update leaves alone.
+    fn ratcheted(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let (Some(rules), Some(_)) = (&self.rules, old) else { return Vec::new() };
+        rules.validate(object, old, &[]).ratcheted
+    }
 
     fn scale_spec(&self, object: &Value) -> Vec<FieldError> {
         replicas(object, string(&self.scale, "specReplicasPath"))
@@ -93,7 +106,8 @@ impl Strategy for CustomStrategy {
         let mut added: Vec<&str> =
             meta::finalizers(object).into_iter().filter(|f| !before.contains(f)).collect();
         added.sort_unstable();
-        added.into_iter().flat_map(finalizer_warnings).collect()
+        let ratcheted = self.ratcheted(object, old).into_iter().map(|error| error.to_string());
+        added.into_iter().flat_map(finalizer_warnings).chain(ratcheted).collect()
     }
 }
 

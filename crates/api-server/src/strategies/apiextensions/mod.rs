@@ -3,6 +3,7 @@
 mod conversion;
 mod defaults;
 mod definition;
+mod rules;
 mod schema;
 
 use keelson_api_types::FieldError;
@@ -83,7 +84,7 @@ impl Strategy for CustomResourceDefinition {
         if spec["preserveUnknownFields"] == Value::Bool(true) {
             errors.push(preserving());
         }
-        errors
+        rules::check_if(errors, object, None)
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
@@ -106,7 +107,7 @@ impl Strategy for CustomResourceDefinition {
         if spec["preserveUnknownFields"] == true && before["preserveUnknownFields"] != true {
             errors.push(preserving());
         }
-        errors
+        rules::check_if(errors, object, Some(old))
     }
 
     fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
