@@ -152,7 +152,7 @@ fn budgets_bound_what_an_objects_rules_cost() {
             "x-kubernetes-validations": [{"rule": rule}]}}}})
     };
     let dear = "self.matches('^x+$|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa')";
-    let too_dear = vec![dear; 12].join(" && ");
+    let too_dear = [dear; 12].join(" && ");
     let prefix = "spec[0]: Invalid value: \"string\": ";
     assert_eq!(
         errors(&rule(&too_dear), texts(1), None),
