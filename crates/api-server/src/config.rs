@@ -8,6 +8,7 @@ use keelson_daemon::{LogConfig, Validate};
 use keelson_store::{EmbeddedConfig, StoreConfig};
 use serde::Deserialize;
 
+use crate::admission::pod_security::Exemptions;
 use crate::authn::config::{AuthenticationConfiguration, RequestHeader, TokenCache, TokenWebhook};
 use crate::authz::config::AuthorizationConfiguration;
 use crate::encrypt::config::EncryptionConfiguration;
@@ -64,6 +65,8 @@ pub struct Config {
     pub event_ttl: u64,
     /// What is recorded of requests, and where; nothing by default.
     pub audit: Option<crate::audit::Config>,
+    /// Whom the Pod Security Standards do not bind, whatever their namespace's labels say.
+    pub pod_security_exemptions: Exemptions,
     #[serde(alias = "log")]
     pub logging: LogConfig,
 }
@@ -159,6 +162,7 @@ impl Default for Config {
             max_requests_in_flight: 600,
             event_ttl: 3600,
             audit: None,
+            pod_security_exemptions: Exemptions::default(),
             logging: LogConfig::default(),
         }
     }

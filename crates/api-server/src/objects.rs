@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use keelson_api_types::{Gvr, StatusError};
+use keelson_api_types::{Gvk, Gvr, StatusError};
+use keelson_machinery::{FieldValidation, apply, prune};
+use keelson_schema::Type;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 
+use crate::admission::policy::type_check;
 use crate::app::App;
 use crate::cache::{Caches, ChangeKind, Entry, ResourceCache};
 use crate::meta;
@@ -105,6 +109,51 @@ impl Objects for App {
         })
     }
 
+    fn changes(&self, gvr: &Gvr) -> watch::Receiver<u64> {
+        self.registry.get(gvr).map_or_else(|| watch::channel(0).1, |r| r.cache.changed())
+    }
+
+    fn versions(&self, gvr: &Gvr, subresource: &str) -> Vec<(Gvr, Gvk)> {
+        let Some(resource) = self.registry.get(gvr) else { return Vec::new() };
+        let kind = |r: &Resource| match subresource {
+            "" => Some(r.gvk.clone()),
+            part => r.subresource(part).map(|s| s.gvk.clone()),
+        };
+        let same = self.registry.all().into_iter().filter(|r| r.storage == resource.storage);
+        same.filter_map(|r| Some((r.gvr.clone(), kind(&r)?))).collect()
+    }
+
+    fn resource_of(&self, gvk: &Gvk) -> Option<(Gvr, bool)> {
+        self.registry.find_kind(gvk).map(|r| (r.gvr.clone(), r.namespaced))
+    }
+
+    fn as_served<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+        Box::pin(async move { Ok(self.known(gvr)?.conversion.to_served(object)) })
+    }
+
+    fn as_stored<'a>(&'a self, gvr: &'a Gvr, mut object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+        Box::pin(async move {
+            let resource = self.known(gvr)?;
+            prune::check(type_of(&resource, &object), &mut object, FieldValidation::Ignore)
+                .map_err(StatusError::internal)?;
+            if is_own_kind(&resource, &object) {
+                object = resource.conversion.to_stored(object);
+                resource.strategy.default(&mut object);
+            }
+            Ok(object)
+        })
+    }
+
+    fn schema(&self, gvr: &Gvr) -> Option<(Gvk, Value)> {
+        let resource = self.registry.get(gvr)?;
+        Some((resource.gvk.clone(), type_check::schema(&resource.ty)))
+    }
+
+    fn overlay(&self, gvr: &Gvr, object: &Value, applied: &Value) -> Result<Value, String> {
+        let resource = self.known(gvr).map_err(|e| e.message().to_owned())?;
+        apply::overlay(type_of(&resource, object), object, applied)
+    }
+
     fn subscribe(&self, gvr: &Gvr) -> UnboundedReceiver<Change> {
         let (sender, receiver) = unbounded_channel();
         if let Some(resource) = self.registry.get(gvr) {
@@ -114,6 +163,16 @@ impl Objects for App {
         }
         receiver
     }
+}
+
+/// Whether it is an object of the resource, and not what a subresource takes (Scale, Binding).
+fn is_own_kind(resource: &Resource, object: &Value) -> bool {
+    object["kind"] == resource.gvk.kind.as_str()
+}
+
+fn type_of<'a>(resource: &'a Resource, object: &Value) -> &'a Type {
+    let other = Gvk::of(object).filter(|_| !is_own_kind(resource, object));
+    other.and_then(|gvk| keelson_schema::builtin().for_gvk(&gvk)).unwrap_or(&resource.ty)
 }
 
 /// Fills in what the table knows about an object's kind.

@@ -9,14 +9,14 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use keelson_api_types::{Gvk, StatusError};
+use keelson_api_types::StatusError;
 use keelson_pki::ServiceAccountKeys;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::admission::{Chain, namespace, node_restriction};
+use crate::admission::Chain;
 use crate::authn::certificate::{AuthorityError, Certificates};
 use crate::authn::config::{Anonymous, AuthenticationConfiguration};
 use crate::authn::oidc::Issuers;
@@ -29,9 +29,7 @@ use crate::errors::chain;
 use crate::remote::RemoteError;
 use crate::structured::{DocumentError, Source, follow};
 use crate::token::{Tokens, discovery, request as token_request};
-use crate::types::{
-    Admission, AdmissionRequest, Authenticator, Authorizer, Objects, Operation, ReviewRequest, Security,
-};
+use crate::types::{Admission, Authenticator, Authorizer, Objects, ReviewRequest, Security};
 use crate::weak::WeakObjects;
 use crate::{bootstrap, reviews};
 
@@ -114,7 +112,12 @@ pub fn build(
     let shutdown = CancellationToken::new();
     follow_authorization(config, &authorization, &authorizers, &shutdown);
     follow_authentication(config, &authentication, &authenticators, &shutdown);
-    let admission = Chain::new(objects.clone(), authorizers.clone(), authorizers.rbac().clone());
+    let admission = Chain::new(
+        objects.clone(),
+        authorizers.clone(),
+        authorizers.rbac().clone(),
+        config.pod_security_exemptions.clone(),
+    );
     Ok(Arc::new(ClusterSecurity {
         objects,
         authenticators,
@@ -205,25 +208,6 @@ impl ClusterSecurity {
         if request.subresource != "token" {
             return reviews::review(&self.authenticators, self.authorizers.as_ref(), request).await;
         }
-        let options = json!({});
-        let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
-        let mut object = request.object.clone();
-        let check = AdmissionRequest {
-            op: Operation::Create,
-            user: request.user,
-            gvk: &gvk,
-            gvr: request.gvr,
-            subresource: request.subresource,
-            namespace: request.namespace,
-            name: request.name,
-            object: Some(&mut object),
-            old: None,
-            options: &options,
-            dry_run: request.dry_run,
-            warnings: Vec::new(),
-        };
-        namespace::admit(self.objects.as_ref(), &check).await?;
-        node_restriction::check(self.objects.as_ref(), self.authorizers.as_ref(), &check)?;
         token_request::create(&self.tokens, self.objects.as_ref(), request).await
     }
 

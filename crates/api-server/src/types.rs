@@ -13,6 +13,9 @@ use keelson_api_types::{Gvk, Gvr, StatusError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+
+pub use crate::admission::reinvocation::Reinvocation;
 
 /// The identity of a caller, as every authenticator yields it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,10 +163,11 @@ impl Operation {
     }
 }
 
-/// One write on its way to the store.
+/// One write on its way to the store, or one action on a stored object.
 pub struct AdmissionRequest<'a> {
     pub op: Operation,
     pub user: &'a UserInfo,
+    /// The kind of what the client sends: that of the subresource, where it has one of its own.
     pub gvk: &'a Gvk,
     pub gvr: &'a Gvr,
     pub subresource: &'a str,
@@ -179,6 +183,18 @@ pub struct AdmissionRequest<'a> {
     pub dry_run: bool,
     /// Sent to the client as `Warning` headers.
     pub warnings: Vec<String>,
+    /// For the audit log: what plug-ins, policies and webhooks note about the request.
+    pub annotations: BTreeMap<String, String>,
+    /// Which mutating webhooks and policies run once more.
+    pub reinvocation: Reinvocation,
+}
+
+impl AdmissionRequest<'_> {
+    /// Notes something for the audit log; the first note of a key stays.
+    pub fn annotate(&mut self, key: String, value: String) {
+        crate::audit::annotate(&key, || value.clone());
+        self.annotations.entry(key).or_insert(value);
+    }
 }
 
 /// The chain: `admit` mutates, then the core validates, then `validate` has the last word.
@@ -251,6 +267,21 @@ pub trait Objects: Send + Sync {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Result<(), StatusError>>;
+    /// The revision of the last change to a resource's objects, now and as it moves on: while it is the
+    /// same, so are they.
+    fn changes(&self, gvr: &Gvr) -> watch::Receiver<u64>;
+    /// The versions that serve the same objects, with their kinds (of the subresource, if one is named).
+    fn versions(&self, gvr: &Gvr, subresource: &str) -> Vec<(Gvr, Gvk)>;
+    /// The resource and scope of a kind: true if its objects are in namespaces.
+    fn resource_of(&self, gvk: &Gvk) -> Option<(Gvr, bool)>;
+    /// A stored object as a version shows it.
+    fn as_served<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>>;
+    /// A version's object as it would be stored: without unknown fields and with the defaults of that version.
+    fn as_stored<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>>;
+    /// The kind of a resource and its schema, without references.
+    fn schema(&self, gvr: &Gvr) -> Option<(Gvk, Value)>;
+    /// A version's object with what `applied` sets of it; why that cannot be.
+    fn overlay(&self, gvr: &Gvr, object: &Value, applied: &Value) -> Result<Value, String>;
     /// The present state, then every change. Dropping the receiver ends the subscription.
     fn subscribe(&self, gvr: &Gvr) -> UnboundedReceiver<Change>;
 }

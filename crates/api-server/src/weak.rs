@@ -4,9 +4,10 @@ use std::sync::{Arc, Weak};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use keelson_api_types::{Gvr, StatusError};
+use keelson_api_types::{Gvk, Gvr, StatusError};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 
 use crate::types::{Change, Objects};
 
@@ -63,6 +64,34 @@ impl Objects for WeakObjects {
         name: &'a str,
     ) -> BoxFuture<'a, Result<(), StatusError>> {
         async move { self.server()?.delete(gvr, namespace, name).await }.boxed()
+    }
+
+    fn changes(&self, gvr: &Gvr) -> watch::Receiver<u64> {
+        self.0.upgrade().map_or_else(|| watch::channel(0).1, |server| server.changes(gvr))
+    }
+
+    fn versions(&self, gvr: &Gvr, subresource: &str) -> Vec<(Gvr, Gvk)> {
+        self.0.upgrade().map(|server| server.versions(gvr, subresource)).unwrap_or_default()
+    }
+
+    fn resource_of(&self, gvk: &Gvk) -> Option<(Gvr, bool)> {
+        self.0.upgrade()?.resource_of(gvk)
+    }
+
+    fn as_served<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+        async move { self.server()?.as_served(gvr, object).await }.boxed()
+    }
+
+    fn as_stored<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+        async move { self.server()?.as_stored(gvr, object).await }.boxed()
+    }
+
+    fn schema(&self, gvr: &Gvr) -> Option<(Gvk, Value)> {
+        self.0.upgrade()?.schema(gvr)
+    }
+
+    fn overlay(&self, gvr: &Gvr, object: &Value, applied: &Value) -> Result<Value, String> {
+        self.server().map_err(|e| e.message().to_owned())?.overlay(gvr, object, applied)
     }
 
     fn subscribe(&self, gvr: &Gvr) -> UnboundedReceiver<Change> {

@@ -19,6 +19,7 @@ mod lists;
 mod objects;
 mod observe;
 mod patches;
+mod policies;
 mod protobuf;
 mod proxies;
 mod refusals;
@@ -29,6 +30,7 @@ mod shutdown;
 mod streams;
 mod support;
 mod watches;
+mod webhooks;
 
 /// Longer than an etcd takes to start on a loaded machine.
 const DEADLINE: std::time::Duration = support::WAIT;

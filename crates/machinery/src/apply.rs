@@ -158,6 +158,26 @@ pub fn typed(ty: &Type, applied: &Value) -> Result<(), ApplyError> {
         .map_err(|problem| ApplyError::Typed { object: describe(applied), problem })
 }
 
+/// `live` with everything that `applied` sets, whoever owns it, as a mutating admission policy applies its
+/// configuration.
+///
+/// # Errors
+/// `applied` does not fit the schema, or sets something atomic: what it does not name would be lost.
+pub fn overlay(ty: &Type, live: &Value, applied: &Value) -> Result<Value, String> {
+    let at = Ref::new(ty);
+    atom::validate(at, applied)
+        .map_err(|e| format!("failed to convert patch object to typed object: {e}"))?;
+    let mut atomic = Vec::new();
+    atom::atomic_parts(at, applied, &mut String::new(), &mut atomic);
+    if !atomic.is_empty() {
+        let list = atomic.join(", ");
+        return Err(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {list}"
+        ));
+    }
+    Ok(merge::merge(at, live, applied))
+}
+
 /// Records in `new`'s `managedFields` what this create, update or patch changed since `old` (None on create).
 /// The entry keeps its time when nothing changed. A request that sends an empty list resets all ownership.
 pub fn track_update(ty: &Type, old: Option<&Value>, new: &mut Value, manager: &Manager) {

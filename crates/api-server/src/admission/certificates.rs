@@ -15,19 +15,21 @@ const GROUP: &str = "certificates.k8s.io";
 const RESOURCE: &str = "certificatesigningrequests";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-pub fn validate(authorizer: &dyn Authorizer, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
+pub fn approval(authorizer: &dyn Authorizer, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
     match r.op {
-        Operation::Create if r.is(GROUP, RESOURCE, "") => check_subject(r),
-        Operation::Update if r.is(GROUP, RESOURCE, "approval") => {
-            check_signer(authorizer, r, "approve", "approve")
-        }
-        Operation::Update if r.is(GROUP, RESOURCE, "status") => {
-            let part = |o: Option<&Value>, key: &str| o.map(|o| o["status"][key].clone()).unwrap_or_default();
-            let changed = |key: &str| part(r.object.as_deref(), key) != part(r.old, key);
-            if changed("certificate") || changed("conditions") {
-                return check_signer(authorizer, r, "sign", "sign");
-            }
-            Ok(())
+        Operation::Update if r.is(GROUP, RESOURCE, "approval") => check_signer(authorizer, r, "approve"),
+        _ => Ok(()),
+    }
+}
+
+pub fn signing(authorizer: &dyn Authorizer, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
+    let part = |o: Option<&Value>, key: &str| o.map(|o| o["status"][key].clone()).unwrap_or_default();
+    let changed = |key: &str| part(r.object.as_deref(), key) != part(r.old, key);
+    match r.op {
+        Operation::Update
+            if r.is(GROUP, RESOURCE, "status") && (changed("certificate") || changed("conditions")) =>
+        {
+            check_signer(authorizer, r, "sign")
         }
         _ => Ok(()),
     }
@@ -38,7 +40,6 @@ fn check_signer(
     authorizer: &dyn Authorizer,
     r: &AdmissionRequest<'_>,
     verb: &str,
-    action: &str,
 ) -> Result<(), StatusError> {
     let signer = r.old.map(|o| text(o, "/spec/signerName")).unwrap_or_default();
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
@@ -62,13 +63,13 @@ fn check_signer(
     if allowed {
         return Ok(());
     }
-    Err(r.forbidden(format!("user not permitted to {action} requests with signerName {signer:?}")))
+    Err(r.forbidden(format!("user not permitted to {verb} requests with signerName {signer:?}")))
 }
 
-fn check_subject(r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
-    let Some(csr) = r.object.as_deref().filter(|o| text(o, "/spec/signerName") == CLIENT_SIGNER) else {
-        return Ok(());
-    };
+pub fn subject_restriction(r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
+    let concerned = r.is_create(GROUP, RESOURCE);
+    let ours = |o: &Value| concerned && text(o, "/spec/signerName") == CLIENT_SIGNER;
+    let Some(csr) = r.object.as_deref().filter(|o| ours(o)) else { return Ok(()) };
     let (_, organizations) = subject(text(csr, "/spec/request"))
         .ok_or_else(|| r.forbidden("failed to parse CSR: PEM block type must be CERTIFICATE REQUEST"))?;
     if organizations.iter().any(|o| o == "system:masters") {

@@ -30,10 +30,13 @@ pub fn validate(objects: &dyn Objects, r: &AdmissionRequest<'_>) -> Result<(), S
     }
     let Some(object) = r.object.as_deref() else { return Ok(()) };
     for range in ranges(objects, r) {
-        let problems = match r.gvr.resource.as_str() {
+        let mut problems = match r.gvr.resource.as_str() {
             "pods" => pod_problems(object, &range),
             _ => claim_problems(object, &range),
         };
+        // Containers alike are said once.
+        let mut said = std::collections::HashSet::new();
+        problems.retain(|problem| said.insert(problem.clone()));
         match problems.as_slice() {
             [] => {}
             [one] => return Err(r.forbidden(one)),

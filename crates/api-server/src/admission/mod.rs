@@ -1,19 +1,34 @@
-//! The admission chain between decoding and storing a write, in upstream's order.
+//! The admission chain between decoding and storing a write: [`CHAIN`] lists it in upstream's order.
 //!
 //! Each plug-in is a module with `admit` (may change the object) or `validate` (may not), or both, that
 //! looks at the request and returns at once when it is none of its business.
 
 pub mod certificates;
-pub mod defaults;
+pub mod claim_resize;
+pub mod conditions;
+pub mod expressions;
+pub mod ingress_class;
 pub mod limit_ranger;
+pub mod matching;
+pub mod memo;
 pub mod namespace;
+pub mod node_features;
 pub mod node_restriction;
+pub mod pod_resize;
 pub mod pod_security;
+pub mod policy;
 pub mod priority;
 pub mod quantities;
 pub mod quota;
+pub mod reinvocation;
 pub mod runtime_class;
 pub mod service_account;
+pub mod storage_class;
+pub mod storage_protection;
+pub mod taint_nodes;
+pub mod tolerations;
+pub mod topology_labels;
+pub mod versioned;
 pub mod webhook;
 
 use std::fmt::Display;
@@ -27,56 +42,136 @@ use serde_json::Value;
 use crate::authz::rbac::{Rbac, escalation};
 use crate::types::{Admission, AdmissionRequest, Authorizer, Objects, Operation};
 
-/// The cluster's admission chain.
+/// The group of webhook configurations and admission policies.
+pub(crate) const GROUP: &str = "admissionregistration.k8s.io";
+
+/// The cluster's admission chain, and what its plug-ins keep between requests.
 pub struct Chain {
     objects: Arc<dyn Objects>,
     authorizer: Arc<dyn Authorizer>,
     rbac: Rbac,
+    exemptions: pod_security::Exemptions,
     quota: quota::Quotas,
+    webhooks: webhook::Webhooks,
+    mutating_policies: policy::mutating::Policies,
+    validating_policies: policy::validating::Policies,
 }
 
+type Verdict = Result<(), StatusError>;
+
+/// What a plug-in does in one of the two passes.
+enum Step {
+    None,
+    Now(fn(&Chain, &mut AdmissionRequest<'_>) -> Verdict),
+    Later(for<'a> fn(&'a Chain, &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Verdict>),
+}
+
+/// A row of the chain: upstream's name of the plug-in, and its part in the mutating and the validating pass.
+struct Plugin(&'static str, Step, Step);
+
+use Step::{Later, None as Not, Now};
+
+/// What upstream turns on by default, NodeRestriction (which every cluster tool turns on), and of what
+/// feature gates switch, the plug-ins whose gate is on by default.
+const CHAIN: &[Plugin] = &[
+    Plugin("NamespaceLifecycle", Later(|c, r| namespace::admit(c.objects(), r).boxed()), Not),
+    Plugin(
+        "LimitRanger",
+        Now(|c, r| limit_ranger::admit(c.objects(), r)),
+        Now(|c, r| limit_ranger::validate(c.objects(), r)),
+    ),
+    Plugin(
+        "ServiceAccount",
+        Later(|c, r| service_account::admit(c.objects(), r).boxed()),
+        Later(|c, r| service_account::validate(c.objects(), r).boxed()),
+    ),
+    Plugin("NodeRestriction", Now(|c, r| node_restriction::check(c.objects(), c.authorizer(), r)), Not),
+    Plugin("TaintNodesByCondition", Now(|_, r| taint_nodes::admit(r)), Not),
+    Plugin("PodSecurity", Not, Now(|c, r| pod_security::validate(c.objects(), &c.exemptions, r))),
+    Plugin(
+        "Priority",
+        Later(|c, r| priority::admit(c.objects(), r).boxed()),
+        Now(|c, r| priority::validate(c.objects(), r)),
+    ),
+    Plugin("DefaultTolerationSeconds", Now(|_, r| tolerations::admit(r)), Not),
+    Plugin("DefaultStorageClass", Now(|c, r| storage_class::admit(c.objects(), r)), Not),
+    Plugin("StorageObjectInUseProtection", Now(|_, r| storage_protection::admit(r)), Not),
+    Plugin("PersistentVolumeClaimResize", Not, Now(|c, r| claim_resize::validate(c.objects(), r))),
+    Plugin(
+        "RuntimeClass",
+        Later(|c, r| runtime_class::admit(c.objects(), r).boxed()),
+        Later(|c, r| runtime_class::validate(c.objects(), r).boxed()),
+    ),
+    Plugin("CertificateApproval", Not, Now(|c, r| certificates::approval(c.authorizer(), r))),
+    Plugin("CertificateSigning", Not, Now(|c, r| certificates::signing(c.authorizer(), r))),
+    Plugin("CertificateSubjectRestriction", Not, Now(|_, r| certificates::subject_restriction(r))),
+    Plugin("DefaultIngressClass", Now(|c, r| ingress_class::admit(c.objects(), r)), Not),
+    Plugin("PodTopologyLabels", Now(|c, r| topology_labels::admit(c.objects(), r)), Not),
+    Plugin("NodeDeclaredFeatureValidator", Not, Now(|c, r| node_features::validate(c.objects(), r))),
+    Plugin("PodResizeValidator", Not, Now(|c, r| pod_resize::validate(c.objects(), r))),
+    Plugin("MutatingAdmissionPolicy", Later(|c, r| policy::mutating::mutate(c, r).boxed()), Not),
+    Plugin("MutatingAdmissionWebhook", Later(|c, r| webhook::mutate(c, r).boxed()), Not),
+    Plugin("ValidatingAdmissionPolicy", Not, Later(|c, r| policy::validating::validate(c, r).boxed())),
+    Plugin("ValidatingAdmissionWebhook", Not, Later(|c, r| webhook::validate(c, r).boxed())),
+    Plugin("ResourceQuota", Not, Later(|c, r| c.quota.validate(c.objects(), r).boxed())),
+];
+
 impl Chain {
-    pub fn new(objects: Arc<dyn Objects>, authorizer: Arc<dyn Authorizer>, rbac: Rbac) -> Self {
-        Self { objects, authorizer, rbac, quota: quota::Quotas::default() }
+    pub fn new(
+        objects: Arc<dyn Objects>,
+        authorizer: Arc<dyn Authorizer>,
+        rbac: Rbac,
+        exemptions: pod_security::Exemptions,
+    ) -> Self {
+        Self {
+            objects,
+            authorizer,
+            rbac,
+            exemptions,
+            quota: quota::Quotas::default(),
+            webhooks: webhook::Webhooks::default(),
+            mutating_policies: policy::mutating::Policies::default(),
+            validating_policies: policy::validating::Policies::default(),
+        }
     }
 
-    async fn run_admit(&self, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
-        self.admit_built_in(r).await?;
-        if webhook::mutate(self.objects.as_ref(), r).await? {
-            // What a webhook made gets the same defaults and limits as what the user sent.
-            self.admit_built_in(r).await?;
+    pub(crate) fn objects(&self) -> &dyn Objects {
+        self.objects.as_ref()
+    }
+
+    pub(crate) fn authorizer(&self) -> &dyn Authorizer {
+        self.authorizer.as_ref()
+    }
+
+    async fn run_admit(&self, r: &mut AdmissionRequest<'_>) -> Verdict {
+        self.round(r, |plugin| &plugin.1).await?;
+        if !r.reinvocation.wanted {
+            return Ok(());
+        }
+        // What a webhook or a policy made gets the same defaults and limits as what the user sent.
+        r.reinvocation.again = true;
+        self.round(r, |plugin| &plugin.1).await
+    }
+
+    async fn run_validate(&self, r: &mut AdmissionRequest<'_>) -> Verdict {
+        // No plug-in of upstream's: there the storage of roles and bindings does this.
+        escalation::check(&self.rbac, self.authorizer(), r).await?;
+        self.round(r, |plugin| &plugin.2).await
+    }
+
+    async fn round(&self, r: &mut AdmissionRequest<'_>, step: fn(&Plugin) -> &Step) -> Verdict {
+        for plugin in CHAIN {
+            let verdict = match step(plugin) {
+                Step::None => continue,
+                Now(act) => act(self, r),
+                Later(act) => act(self, r).await,
+            };
+            if let Err(refusal) = verdict {
+                tracing::debug!(plugin = plugin.0, resource = %r.gvr, name = r.name, %refusal, "refused");
+                return Err(refusal);
+            }
         }
         Ok(())
-    }
-
-    async fn admit_built_in(&self, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
-        let objects = self.objects.as_ref();
-        namespace::admit(objects, r).await?;
-        limit_ranger::admit(objects, r)?;
-        service_account::admit(objects, r).await?;
-        node_restriction::check(objects, self.authorizer.as_ref(), r)?;
-        defaults::taint_new_node(r);
-        priority::admit(objects, r).await?;
-        defaults::tolerations(r);
-        defaults::storage_class(objects, r);
-        defaults::protection_finalizers(r);
-        runtime_class::admit(objects, r).await?;
-        defaults::ingress_class(objects, r);
-        Ok(())
-    }
-
-    async fn run_validate(&self, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
-        let objects = self.objects.as_ref();
-        escalation::check(&self.rbac, self.authorizer.as_ref(), r).await?;
-        limit_ranger::validate(objects, r)?;
-        service_account::validate(objects, r).await?;
-        pod_security::validate(objects, r)?;
-        priority::validate(objects, r)?;
-        defaults::claim_resize(objects, r)?;
-        runtime_class::validate(objects, r).await?;
-        certificates::validate(self.authorizer.as_ref(), r)?;
-        webhook::validate(objects, r).await?;
-        self.quota.validate(objects, r).await
     }
 }
 
@@ -110,13 +205,26 @@ impl AdmissionRequest<'_> {
         }
         let object = self.object.as_deref();
         let of = |field| object.map(|o| meta::string(o, field)).filter(|n| !n.is_empty());
-        of("name").or_else(|| of("generateName")).unwrap_or_default().to_owned()
+        of("name").or_else(|| of("generateName")).unwrap_or("Unknown").to_owned()
     }
 
     /// 403 with upstream's form: `pods "x" is forbidden: WHY`.
     pub(crate) fn forbidden(&self, why: impl Display) -> StatusError {
         StatusError::forbidden(&self.gvr.group_resource(), &self.display_name(), why)
     }
+}
+
+/// Nobody may lock the cluster out of repairing its own admission: no webhook and no policy sees these.
+pub(crate) fn is_admission_configuration(r: &AdmissionRequest<'_>) -> bool {
+    const RESOURCES: [&str; 6] = [
+        "validatingwebhookconfigurations",
+        "mutatingwebhookconfigurations",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+    ];
+    r.gvr.group == GROUP && RESOURCES.contains(&r.gvr.resource.as_str())
 }
 
 /// A resource of the core group.
@@ -135,6 +243,17 @@ pub(crate) async fn lookup(
         Some(found) => Ok(Some(found)),
         None => objects.get_fresh(gvr, namespace, name).await,
     }
+}
+
+/// The newest object that an annotation marks as the default.
+pub(crate) fn default_class(objects: &dyn Objects, gvr: &Gvr, marks: &[&str]) -> Option<String> {
+    let marked = |o: &&Arc<Value>| marks.iter().any(|m| meta::annotation(o, m) == Some("true"));
+    let all = objects.list(gvr, "");
+    let newest = all.iter().filter(marked).min_by(|a, b| {
+        let created = |o: &Value| meta::parse_time(meta::string(o, "creationTimestamp"));
+        created(b).cmp(&created(a)).then_with(|| meta::name(a).cmp(meta::name(b)))
+    })?;
+    Some(meta::name(newest).to_owned())
 }
 
 /// The elements of a list; none if it is not there.

@@ -362,18 +362,15 @@ fn csi_node(node: &str, r: &AdmissionRequest<'_>) -> Verdict {
 }
 
 fn resource_slice(node: &str, r: &AdmissionRequest<'_>) -> Verdict {
-    let object = match r.op {
-        Operation::Delete => r.old,
-        _ => r.object.as_deref(),
+    let (object, verb) = match r.op {
+        Operation::Delete => (r.old, "delete"),
+        Operation::Create => (r.object.as_deref(), "create"),
+        _ => return Ok(()),
     };
     if object.is_none_or(|o| text(o, "/spec/nodeName") == node) {
         return Ok(());
     }
-    Err(match r.op {
-        Operation::Delete => "can only delete ResourceSlice with the same NodeName as the requesting node",
-        _ => "can only create ResourceSlice with the same NodeName as the requesting node",
-    }
-    .to_owned())
+    Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
 }
 
 /// A node asks for certificates in its own name only.
@@ -387,7 +384,7 @@ fn signing_request(node: &str, r: &AdmissionRequest<'_>) -> Verdict {
     let wanted = format!("system:node:{node}");
     match subject {
         Some((name, _)) if name == wanted => Ok(()),
-        Some((name, _)) => Err(format!("can only create a node CSR with CN={wanted:?}, not {name:?}")),
-        None => Err("unable to parse csr".to_owned()),
+        Some(_) => Err(format!("can only create a node CSR with CN={wanted}")),
+        None => Err("unable to parse csr: PEM block type must be CERTIFICATE REQUEST".to_owned()),
     }
 }

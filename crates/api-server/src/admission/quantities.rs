@@ -77,6 +77,13 @@ pub fn pod_total(pod: &Value, part: &str) -> Amounts {
     total
 }
 
+/// What a pod needs of its node: its requests and the overhead of its runtime.
+pub fn pod_requests(pod: &Value) -> Amounts {
+    let mut total = pod_total(pod, "requests");
+    add(&mut total, &amounts(&pod["spec"]["overhead"]));
+    total
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

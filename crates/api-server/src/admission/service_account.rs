@@ -18,7 +18,7 @@ const VOLUME_PREFIX: &str = "kube-api-access-";
 /// Marks the tokens that every pod gets; see the TokenRequest for what it means.
 const TOKEN_SECONDS: i64 = 3607;
 /// A new namespace's `default` account is a moment behind the namespace.
-const DEFAULT_ACCOUNT_ATTEMPTS: u32 = 10;
+const DEFAULT_ACCOUNT_WAIT: Duration = Duration::from_secs(1);
 
 pub async fn admit(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
     if !r.is_create("", "pods") {
@@ -27,7 +27,7 @@ pub async fn admit(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Resul
     let Some(pod) = r.object.as_deref_mut().filter(|p| p["spec"].is_object()) else { return Ok(()) };
     // A node agent deletes a mirror pod whose spec is not what it wrote.
     if has_annotation(pod, MIRROR) {
-        return Ok(());
+        return validate(objects, r).await;
     }
     if text(pod, "/spec/serviceAccountName").is_empty() {
         pod["spec"]["serviceAccountName"] = "default".into();
@@ -49,7 +49,7 @@ pub async fn admit(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Resul
             items(&account["imagePullSecrets"]).iter().map(|s| json!({"name": s["name"]})).collect();
         pod["spec"]["imagePullSecrets"] = names.into();
     }
-    Ok(())
+    validate(objects, r).await
 }
 
 pub async fn validate(objects: &dyn Objects, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
@@ -95,14 +95,23 @@ async fn find(
     if let Some(found) = objects.get(&gvr, r.namespace, name) {
         return Ok(found);
     }
-    let attempts = if name == "default" { DEFAULT_ACCOUNT_ATTEMPTS } else { 1 };
-    for attempt in 0..attempts {
-        if attempt > 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut changes = objects.changes(&gvr);
+    if let Some(found) = objects.get_fresh(&gvr, r.namespace, name).await? {
+        return Ok(found);
+    }
+    let created = async {
+        while changes.changed().await.is_ok() {
+            let found = objects.get(&gvr, r.namespace, name);
+            if found.is_some() {
+                return found;
+            }
         }
-        if let Some(found) = objects.get_fresh(&gvr, r.namespace, name).await? {
-            return Ok(found);
-        }
+        None
+    };
+    if name == "default"
+        && let Ok(Some(found)) = tokio::time::timeout(DEFAULT_ACCOUNT_WAIT, created).await
+    {
+        return Ok(found);
     }
     Err(r.forbidden(format!(
         "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",

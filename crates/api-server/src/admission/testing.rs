@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use keelson_api_types::{Gvr, StatusError, meta};
+use keelson_api_types::{Gvk, Gvr, StatusError, meta};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 
 use crate::types::{Change, Objects};
 
@@ -19,6 +20,7 @@ type Key = (String, String, String, String);
 pub struct MapObjects {
     map: Mutex<BTreeMap<Key, Arc<Value>>>,
     pub writes: Mutex<usize>,
+    revision: watch::Sender<u64>,
 }
 
 fn key(gvr: &Gvr, namespace: &str, name: &str) -> Key {
@@ -35,6 +37,7 @@ impl MapObjects {
 
     fn put(&self, gvr: &Gvr, namespace: &str, object: Value) -> Value {
         *self.writes.lock() += 1;
+        self.revision.send_modify(|revision| *revision += 1);
         let object = Arc::new(object);
         self.map.lock().insert(key(gvr, namespace, meta::name(&object)), object.clone());
         Value::clone(&object)
@@ -100,6 +103,35 @@ impl Objects for MapObjects {
             Ok(())
         }
         .boxed()
+    }
+
+    fn changes(&self, _gvr: &Gvr) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Every resource has one version.
+    fn versions(&self, gvr: &Gvr, _subresource: &str) -> Vec<(Gvr, Gvk)> {
+        vec![(gvr.clone(), Gvk::new(gvr.group.as_str(), gvr.version.as_str(), "X"))]
+    }
+
+    fn resource_of(&self, _gvk: &Gvk) -> Option<(Gvr, bool)> {
+        None
+    }
+
+    fn as_served<'a>(&'a self, _gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+        async move { Ok(object) }.boxed()
+    }
+
+    fn as_stored<'a>(&'a self, _gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+        async move { Ok(object) }.boxed()
+    }
+
+    fn schema(&self, _gvr: &Gvr) -> Option<(Gvk, Value)> {
+        None
+    }
+
+    fn overlay(&self, _gvr: &Gvr, _object: &Value, applied: &Value) -> Result<Value, String> {
+        Ok(applied.clone())
     }
 
     /// What exists now and nothing after.

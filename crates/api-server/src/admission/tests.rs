@@ -41,7 +41,7 @@ async fn run(
 ) -> Outcome {
     let rbac = Rbac::default();
     let authorizer = Arc::new(Authorizers::new(NodeAuthorizer::default(), rbac.clone()));
-    let chain = Chain::new(Arc::new(objects), authorizer, rbac);
+    let chain = Chain::new(Arc::new(objects), authorizer, rbac, Default::default());
     let (group, resource, subresource) = resource;
     let (gvr, gvk) = (Gvr::new(group, "v1", resource), Gvk::new(group, "v1", "X"));
     let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
@@ -59,6 +59,8 @@ async fn run(
         options: &options,
         dry_run: false,
         warnings: Vec::new(),
+        annotations: Default::default(),
+        reinvocation: Default::default(),
     };
     let mut result = chain.admit(&mut request).await;
     if result.is_ok() {
@@ -216,6 +218,8 @@ async fn a_charged_quota_has_less_room() {
             options: &options,
             dry_run: false,
             warnings: Vec::new(),
+            annotations: Default::default(),
+            reinvocation: Default::default(),
         };
         assert_eq!(quotas.validate(objects.as_ref(), &request).await.is_ok(), expected);
     }
@@ -294,4 +298,160 @@ async fn nobody_grants_more_than_they_hold() {
     );
     let got = run(cluster(), &user("root", &["system:masters"]), resource, role, None).await;
     assert_eq!(message(&got), "");
+}
+
+#[tokio::test]
+async fn quotas_count_claims_by_class_and_scope() {
+    let quota = |scope: Value, hard: &str| {
+        json!({"metadata": {"namespace": "ns", "name": "q"}, "spec": {"scopeSelector": {"matchExpressions": scope}},
+            "status": {"hard": {hard: "1"}, "used": {hard: "1"}}})
+    };
+    let claim = json!({"metadata": {"namespace": "ns", "name": "c"}, "spec": {
+        "storageClassName": "fast", "volumeAttributesClassName": "gold", "resources": {"requests": {"storage": "1Gi"}}}});
+    let scope = |operator: &str, class: &str| json!([{"scopeName": "VolumeAttributesClass", "operator": operator, "values": [class]}]);
+    for (scope, hard, refused) in [
+        (json!([]), "persistentvolumeclaims", true),
+        (json!([]), "fast.storageclass.storage.k8s.io/persistentvolumeclaims", true),
+        (json!([]), "slow.storageclass.storage.k8s.io/persistentvolumeclaims", false),
+        (json!([]), "fast.storageclass.storage.k8s.io/requests.storage", true),
+        (json!([]), "count/persistentvolumeclaims", true),
+        (scope("In", "gold"), "persistentvolumeclaims", true),
+        (scope("In", "silver"), "persistentvolumeclaims", false),
+        (scope("NotIn", "silver"), "persistentvolumeclaims", true),
+        (json!([{"scopeName": "BestEffort", "operator": "Exists"}]), "persistentvolumeclaims", false),
+    ] {
+        let objects = cluster().with("", "resourcequotas", quota(scope.clone(), hard));
+        let got =
+            run(objects, &user("jane", &[]), ("", "persistentvolumeclaims", ""), claim.clone(), None).await;
+        assert_eq!(message(&got).contains("exceeded quota: q"), refused, "{scope} {hard}: {}", message(&got));
+    }
+}
+
+#[tokio::test]
+async fn a_quota_minds_only_pods_in_its_scopes() {
+    let quota = |scope: Value| {
+        json!({"metadata": {"namespace": "ns", "name": "q"}, "spec": {"scopeSelector": {"matchExpressions": [scope]}},
+            "status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}})
+    };
+    let exists = |name: &str| json!({"scopeName": name, "operator": "Exists"});
+    let elsewhere = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "zone", "namespaces": ["other"]}]}});
+    for (scope, spec, refused) in [
+        (exists("Terminating"), json!({"activeDeadlineSeconds": 1}), true),
+        (exists("Terminating"), json!({}), false),
+        (exists("NotTerminating"), json!({}), true),
+        (exists("BestEffort"), json!({}), true),
+        (exists("NotBestEffort"), json!({}), false),
+        (exists("CrossNamespacePodAffinity"), json!({"affinity": elsewhere}), true),
+        (exists("CrossNamespacePodAffinity"), json!({}), false),
+        (
+            json!({"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}),
+            json!({"priorityClassName": "high"}),
+            true,
+        ),
+        (json!({"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}), json!({}), false),
+    ] {
+        let got =
+            create_pod(cluster().with("", "resourcequotas", quota(scope.clone())), pod(spec.clone())).await;
+        assert_eq!(message(&got).contains("exceeded quota: q"), refused, "{scope} {spec}: {}", message(&got));
+    }
+}
+
+#[tokio::test]
+async fn a_pod_bears_the_zone_of_its_node() {
+    let labels =
+        json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "x"});
+    let objects = || cluster().with("", "nodes", json!({"metadata": {"name": "n", "labels": labels}}));
+    let got = create_pod(objects(), pod(json!({"nodeName": "n"}))).await;
+    let want = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"});
+    assert_eq!(got.object["metadata"]["labels"], want);
+    let binding =
+        json!({"metadata": {"namespace": "ns", "name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    let got = run(objects(), &user("jane", &[]), ("", "pods", "binding"), binding, None).await;
+    assert_eq!(got.object["metadata"]["labels"], want);
+}
+
+#[tokio::test]
+async fn a_resize_must_fit_the_node_and_be_one_that_it_can_do() {
+    let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "2", "memory": "1Gi"}}});
+    let resized = |cpu: &str, generation: i64| {
+        let mut pod = pod(
+            json!({"nodeName": "n", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}),
+        );
+        pod["metadata"]["generation"] = generation.into();
+        pod
+    };
+    let resize = |new: Value| {
+        let objects = cluster().with("", "nodes", node.clone());
+        async move { run(objects, &user("jane", &[]), ("", "pods", "resize"), new, Some(resized("1", 1))).await }
+    };
+    assert_eq!(message(&resize(resized("2", 2)).await), "");
+    let got = resize(resized("3", 2)).await;
+    assert_eq!(
+        message(&got),
+        r#"pods "p" is forbidden: node didn't have enough allocatable resources: cpu, requested: 3000, allocatable: 2000"#
+    );
+    let mut whole = resized("1", 2);
+    whole["spec"]["resources"] = json!({"requests": {"cpu": "1"}});
+    assert_eq!(
+        message(&resize(whole).await),
+        r#"pods "p" is forbidden: pod update requires features InPlacePodLevelResourcesVerticalScaling which are not available on node "n""#
+    );
+}
+
+#[tokio::test]
+async fn a_namespaces_new_standard_is_checked_and_told_of() {
+    let namespace = |level: &str| json!({"metadata": {"name": "ns", "labels": {"pod-security.kubernetes.io/enforce": level}}});
+    let mut host = pod(json!({"hostNetwork": true}));
+    host["metadata"]["name"] = "host".into();
+    let objects = || cluster().with("", "pods", pod(json!({}))).with("", "pods", host.clone());
+    let resource = ("", "namespaces", "");
+    let jane = user("jane", &[]);
+    let got = run(objects(), &jane, resource, namespace("baseline"), Some(namespace("privileged"))).await;
+    assert_eq!(
+        got.warnings,
+        [
+            r#"existing pods in namespace "ns" violate the new PodSecurity enforce level "baseline:latest""#,
+            "host: host namespaces",
+        ]
+    );
+    let got = run(objects(), &jane, resource, namespace("strict"), None).await;
+    assert_eq!(
+        message(&got),
+        r#"Namespace "ns" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "strict": must be one of privileged, baseline, restricted"#
+    );
+}
+
+#[tokio::test]
+async fn a_new_namespaces_account_is_waited_for() {
+    let objects = Arc::new(MapObjects::default().with("", "namespaces", json!({"metadata": {"name": "ns"}})));
+    let (authorizer, rbac) =
+        (Arc::new(Authorizers::new(NodeAuthorizer::default(), Rbac::default())), Rbac::default());
+    let chain = Chain::new(objects.clone(), authorizer, rbac, Default::default());
+    let (gvr, gvk, options, jane) = (core("pods"), Gvk::new("", "v1", "Pod"), json!({}), user("jane", &[]));
+    let mut object = pod(json!({}));
+    let mut request = AdmissionRequest {
+        op: Operation::Create,
+        user: &jane,
+        gvk: &gvk,
+        gvr: &gvr,
+        subresource: "",
+        namespace: "ns",
+        name: "p",
+        object: Some(&mut object),
+        old: None,
+        options: &options,
+        dry_run: false,
+        warnings: Vec::new(),
+        annotations: Default::default(),
+        reinvocation: Default::default(),
+    };
+    let account = json!({"metadata": {"namespace": "ns", "name": "default"}});
+    let accounts = core("serviceaccounts");
+    let (admitted, _) = tokio::join!(chain.admit(&mut request), async {
+        tokio::task::yield_now().await;
+        objects.create(&accounts, "ns", account).await
+    });
+    assert!(admitted.is_ok());
+    assert_eq!(object["spec"]["serviceAccountName"], "default");
 }

@@ -12,6 +12,7 @@ use futures::stream::TryStreamExt;
 use keelson_api_types::{Gvr, Reason, StatusError, meta};
 use serde_json::{Value, json};
 
+use crate::admission::policy::type_check;
 use crate::authz::rbac::GROUP as RBAC_GROUP;
 use crate::types::{Change, Objects};
 use objects::{Policy, Settings, Wanted};
@@ -73,6 +74,7 @@ pub fn follow(objects: &Arc<dyn Objects>, settings: &Settings) -> Vec<tokio::tas
             }
         }));
     }
+    tasks.push(tokio::spawn(type_check::follow(objects.clone())));
     let objects = objects.clone();
     tasks.push(tokio::spawn(async move {
         let mut changes = objects.subscribe(&Gvr::new(RBAC_GROUP, "v1", "clusterroles"));

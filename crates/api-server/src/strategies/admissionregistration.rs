@@ -1,17 +1,54 @@
 //! Webhook configurations and admission policies.
 
-use keelson_api_types::{FieldError, names};
-use serde_json::{Value, json};
+mod policies;
+mod rules;
 
+use keelson_api_types::{FieldError, names};
+use serde_json::Value;
+
+pub use self::policies::{Policy, PolicyBinding};
+use self::rules::{match_conditions, match_defaults, rule_errors, rule_scopes};
 use super::Strategy;
 use super::check::{At, Errors};
 use super::edit::{self, default};
+use crate::admission::expressions::{Compiler, Names};
 
-const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+const NO_SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun"];
+const SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun", "Some", "Unknown"];
+const URL_FORM: &str = "; desired format: https://host[/path]";
 
 /// Mutating and validating webhook configurations.
 pub struct Webhooks {
     pub mutating: bool,
+}
+
+/// What an update need not mend, because it was stored before it was forbidden.
+#[derive(Default)]
+struct Stored {
+    same_conditions: bool,
+    side_effects: bool,
+    review_versions: bool,
+    repeated_names: bool,
+}
+
+impl Stored {
+    fn of(object: &Value, old: &Value) -> Self {
+        let hooks = || At::root(old).f("webhooks").each();
+        let conditions = |object: &Value| -> Vec<Value> {
+            At::root(object).f("webhooks").each().map(|h| h.f("matchConditions").value.clone()).collect()
+        };
+        let names: Vec<&str> = hooks().map(|h| h.f("name").s()).collect();
+        Self {
+            same_conditions: conditions(object) == conditions(old),
+            side_effects: hooks().any(|h| !NO_SIDE_EFFECTS.contains(&h.f("sideEffects").s())),
+            review_versions: hooks().any(|h| {
+                let versions = h.f("admissionReviewVersions").strings();
+                !versions.is_empty() && !versions.iter().any(|v| REVIEW_VERSIONS.contains(v))
+            }),
+            repeated_names: names.iter().enumerate().any(|(i, name)| names[..i].contains(name)),
+        }
+    }
 }
 
 impl Strategy for Webhooks {
@@ -31,32 +68,58 @@ impl Strategy for Webhooks {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut e = Errors::new();
-        let mut seen = Vec::new();
-        for webhook in At::root(object).f("webhooks").each() {
-            let name = webhook.f("name");
-            qualified_webhook_name(&name, &mut e);
+        configuration(object, &Stored::default())
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        configuration(object, &Stored::of(object, old))
+    }
+}
+
+fn configuration(object: &Value, stored: &Stored) -> Vec<FieldError> {
+    let mut e = Errors::new();
+    let mut seen = Vec::new();
+    for hook in At::root(object).f("webhooks").each() {
+        let name = hook.f("name");
+        webhook(&hook, stored, &mut e);
+        review_versions(&hook.f("admissionReviewVersions"), stored, &mut e);
+        if !stored.repeated_names && !name.s().is_empty() {
             if seen.contains(&name.s()) {
                 e.duplicate(&name.path, name.s());
             }
             seen.push(name.s());
-            self.webhook(&webhook, &mut e);
         }
-        e.into_vec()
+    }
+    e.into_vec()
+}
+
+fn webhook(at: &At<'_>, stored: &Stored, e: &mut Errors) {
+    webhook_name(&at.f("name"), e);
+    at.f("rules").each().for_each(|rule| rule_errors(&rule, e));
+    e.optional_one_of(&at.f("failurePolicy"), &["Fail", "Ignore"]);
+    e.optional_one_of(&at.f("matchPolicy"), &["Equivalent", "Exact"]);
+    let effects = at.f("sideEffects");
+    let allowed = if stored.side_effects { SIDE_EFFECTS } else { NO_SIDE_EFFECTS };
+    if effects.has() {
+        e.optional_one_of(&effects, allowed);
+    } else {
+        e.required(&effects.path, format!("must specify one of {}", allowed.join(", ")));
+    }
+    let timeout = at.f("timeoutSeconds");
+    if timeout.has() && !(1..=30).contains(&timeout.i()) {
+        e.invalid(&timeout, "the timeout value must be between 1 and 30 seconds");
+    }
+    e.label_selector(&at.f("namespaceSelector"));
+    e.label_selector(&at.f("objectSelector"));
+    e.optional_one_of(&at.f("reinvocationPolicy"), &["IfNeeded", "Never"]);
+    client_config(&at.f("clientConfig"), e);
+    if !stored.same_conditions {
+        let names = Names { authorizer: true, ..Names::default() };
+        match_conditions(&at.f("matchConditions"), &Compiler::default(), names, e);
     }
 }
 
-fn match_defaults(at: &mut Value) {
-    default(at, "matchPolicy", "Equivalent");
-    default(at, "namespaceSelector", json!({}));
-    default(at, "objectSelector", json!({}));
-}
-
-fn rule_scopes(at: &mut Value, list: &str) {
-    edit::each(at, list).for_each(|rule| default(rule, "scope", "*"));
-}
-
-fn qualified_webhook_name(at: &At<'_>, e: &mut Errors) {
+fn webhook_name(at: &At<'_>, e: &mut Errors) {
     if !e.required_string(at) {
         return;
     }
@@ -68,63 +131,22 @@ fn qualified_webhook_name(at: &At<'_>, e: &mut Errors) {
     }
 }
 
-impl Webhooks {
-    fn webhook(&self, at: &At<'_>, e: &mut Errors) {
-        e.label_selector(&at.f("namespaceSelector"));
-        e.label_selector(&at.f("objectSelector"));
-        let versions = at.f("admissionReviewVersions");
-        if versions.is_empty() {
-            let detail = "must specify one of v1, v1beta1";
-            e.required(&versions.path, detail);
-        } else if !versions.strings().iter().any(|v| ["v1", "v1beta1"].contains(v)) {
-            e.invalid(&versions, "must include at least one of v1, v1beta1");
-        }
-        at.f("rules").each().for_each(|rule| rule_errors(&rule, e));
-        e.optional_one_of(&at.f("failurePolicy"), &["Fail", "Ignore"]);
-        e.optional_one_of(&at.f("matchPolicy"), &["Equivalent", "Exact"]);
-        e.optional_one_of(&at.f("reinvocationPolicy"), &["IfNeeded", "Never"]);
-        let effects = at.f("sideEffects");
-        if effects.has() {
-            e.optional_one_of(&effects, &["None", "NoneOnDryRun"]);
-        } else {
-            e.required(&effects.path, "must specify one of None, NoneOnDryRun");
-        }
-        let timeout = at.f("timeoutSeconds");
-        if timeout.has() && !(1..=30).contains(&timeout.i()) {
-            e.invalid(&timeout, "the timeout value must be between 1 and 30 seconds");
-        }
-        client_config(&at.f("clientConfig"), e);
-        match_conditions(&at.f("matchConditions"), e);
+fn review_versions(at: &At<'_>, stored: &Stored, e: &mut Errors) {
+    let known = REVIEW_VERSIONS.join(", ");
+    if at.is_empty() {
+        return e.required(&at.path, format!("must specify one of {known}"));
     }
-}
-
-fn rule_errors(rule: &At<'_>, e: &mut Errors) {
-    for field in ["operations", "apiGroups", "apiVersions", "resources"] {
-        let list = rule.f(field);
-        if list.is_empty() {
-            e.required(&list.path, "");
+    let mut seen = Vec::new();
+    for version in at.each() {
+        if seen.contains(&version.s()) {
+            e.invalid(&version, "duplicate version");
+            continue;
         }
-        if list.len() > 1 && list.strings().contains(&"*") {
-            e.invalid(&list, format!("if '*' is present, must not specify other {}", spaced(field)));
-        }
+        seen.push(version.s());
+        e.messages(&version, names::dns1035_label(version.s()));
     }
-    for operation in rule.f("operations").each() {
-        if !OPERATIONS.contains(&operation.s()) {
-            e.not_supported(&operation, OPERATIONS);
-        }
-    }
-    for version in rule.f("apiVersions").each() {
-        e.required_string(&version);
-    }
-    e.optional_one_of(&rule.f("scope"), &["*", "Cluster", "Namespaced"]);
-}
-
-/// The field as it is spelt in messages.
-fn spaced(field: &str) -> &str {
-    match field {
-        "apiGroups" => "API groups",
-        "apiVersions" => "API versions",
-        other => other,
+    if !stored.review_versions && !seen.iter().any(|v| REVIEW_VERSIONS.contains(v)) {
+        e.invalid(at, format!("must include at least one of {known}"));
     }
 }
 
@@ -132,161 +154,60 @@ fn client_config(at: &At<'_>, e: &mut Errors) {
     let (url, service) = (at.f("url"), at.f("service"));
     if url.has() == service.has() {
         e.required(&at.path, "exactly one of url or service is required");
+    } else if url.has() {
+        webhook_url(&url, e);
+    } else {
+        webhook_service(&service, e);
     }
-    if url.has() && !url.s().starts_with("https://") {
-        let detail = "'https' is the only allowed URL scheme";
-        e.invalid(&url, detail);
+}
+
+fn webhook_url(at: &At<'_>, e: &mut Errors) {
+    let (text, fragment) = at.s().split_once('#').unwrap_or((at.s(), ""));
+    let (text, query) = text.split_once('?').unwrap_or((text, ""));
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", ""));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if scheme != "https" {
+        e.invalid_value(&at.path, scheme, format!("'https' is the only allowed URL scheme{URL_FORM}"));
     }
-    if service.has() {
-        e.required_string(&service.f("name"));
-        e.required_string(&service.f("namespace"));
-        if service.f("port").has() {
-            e.port_number(&service.f("port"));
-        }
-        if service.f("path").has() && !service.f("path").s().starts_with('/') {
-            e.invalid(&service.f("path"), "must start with a '/'");
+    if host.is_empty() {
+        e.invalid_value(&at.path, host, format!("host must be specified{URL_FORM}"));
+    }
+    for (part, what) in [
+        (user, "user information is not permitted in the URL"),
+        (fragment, "fragments are not permitted in the URL"),
+        (query, "query parameters are not permitted in the URL"),
+    ] {
+        if !part.is_empty() {
+            e.invalid_value(&at.path, part, what);
         }
     }
 }
 
-fn match_conditions(at: &At<'_>, e: &mut Errors) {
-    if at.len() > 64 {
-        e.too_many(&at.path, at.len(), 64);
+fn webhook_service(at: &At<'_>, e: &mut Errors) {
+    e.required_string(&at.f("name"));
+    e.required_string(&at.f("namespace"));
+    let port = at.f("port");
+    let messages = names::port_number(port.i());
+    if !messages.is_empty() {
+        e.invalid(&port, format!("port is not valid: {}", messages.join(", ")));
     }
-    let mut seen = Vec::new();
-    for condition in at.each() {
-        let (name, expression) = (condition.f("name"), condition.f("expression"));
-        if e.required_string(&name) {
-            e.qualified_name(&name);
-        }
-        if seen.contains(&name.s()) {
-            e.duplicate(&name.path, name.s());
-        }
-        seen.push(name.s());
-        if expression.s().trim().is_empty() {
-            e.required(&expression.path, "");
-        }
+    let path = at.f("path");
+    match path.s() {
+        "" | "/" => return,
+        "//" => return e.invalid(&path, "segment[0] may not be empty"),
+        text if !text.starts_with('/') => e.invalid(&path, "must start with a '/'"),
+        _ => {}
     }
-}
-
-/// Validating and mutating admission policies. Their expressions are compiled where they are evaluated.
-pub struct Policy {
-    pub mutating: bool,
-}
-
-impl Strategy for Policy {
-    fn default(&self, object: &mut Value) {
-        if !self.mutating {
-            edit::ensure(object, "status");
+    let mut chars = path.s().chars();
+    chars.next();
+    let steps = chars.as_str();
+    for (i, step) in steps.strip_suffix('/').unwrap_or(steps).split('/').enumerate() {
+        if step.is_empty() {
+            e.invalid(&path, format!("segment[{i}] may not be empty"));
+            continue;
         }
-        let Some(spec) = edit::ensure(object, "spec") else { return };
-        default(spec, "failurePolicy", "Fail");
-        if let Some(constraints) = edit::some(spec, "matchConstraints") {
-            match_resources(constraints);
-        }
-    }
-
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let (spec, mut e) = (At::root(object).f("spec"), Errors::new());
-        e.optional_one_of(&spec.f("failurePolicy"), &["Fail", "Ignore"]);
-        if let Some(kind) = spec.get("paramKind") {
-            e.required_string(&kind.f("apiVersion"));
-            e.required_string(&kind.f("kind"));
-        }
-        let constraints = spec.f("matchConstraints");
-        if constraints.has() {
-            if constraints.f("resourceRules").is_empty() {
-                e.required(&constraints.path.field("resourceRules"), "");
-            }
-            e.label_selector(&constraints.f("namespaceSelector"));
-            e.label_selector(&constraints.f("objectSelector"));
-            constraints.f("resourceRules").each().for_each(|rule| rule_errors(&rule, &mut e));
-        } else {
-            e.required(&constraints.path, "");
-        }
-        match_conditions(&spec.f("matchConditions"), &mut e);
-        if !self.mutating {
-            self.validations(&spec, &mut e);
-        } else if spec.f("mutations").is_empty() {
-            e.required(&spec.path.field("mutations"), "mutations must contain at least one item");
-        }
-        e.into_vec()
-    }
-}
-
-impl Policy {
-    fn validations(&self, spec: &At<'_>, e: &mut Errors) {
-        let (validations, audits) = (spec.f("validations"), spec.f("auditAnnotations"));
-        if validations.is_empty() && audits.is_empty() {
-            let detail = "validations or auditAnnotations must contain at least one item";
-            e.required(&validations.path, detail);
-            e.required(&audits.path, detail);
-        }
-        for validation in validations.each() {
-            let expression = validation.f("expression");
-            if expression.s().trim().is_empty() {
-                e.required(&expression.path, "expression is not specified");
-            }
-        }
-        for audit in audits.each() {
-            e.required_string(&audit.f("key"));
-            e.required_string(&audit.f("valueExpression"));
-        }
-    }
-}
-
-fn match_resources(at: &mut Value) {
-    match_defaults(at);
-    rule_scopes(at, "resourceRules");
-    rule_scopes(at, "excludeResourceRules");
-}
-
-/// Bindings of either kind of policy.
-pub struct PolicyBinding {
-    pub mutating: bool,
-}
-
-impl Strategy for PolicyBinding {
-    fn default(&self, object: &mut Value) {
-        if let Some(resources) = edit::dig(object, &["spec", "matchResources"]) {
-            match_resources(resources);
-        }
-    }
-
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let (spec, mut e) = (At::root(object).f("spec"), Errors::new());
-        if e.required_string(&spec.f("policyName")) {
-            e.dns_subdomain(&spec.f("policyName"));
-        }
-        if let Some(param) = spec.get("paramRef") {
-            let (name, selector) = (param.f("name"), param.f("selector"));
-            match (name.is_empty(), selector.has()) {
-                (true, false) => e.required(&param.path, "one of name or selector must be specified"),
-                (false, true) => e.forbidden(&name.path, "name and selector are mutually exclusive"),
-                _ => {}
-            }
-            let action = param.f("parameterNotFoundAction");
-            e.one_of(&action, &["Allow", "Deny"]);
-        }
-        if !self.mutating {
-            let actions = spec.f("validationActions");
-            if actions.is_empty() {
-                e.required(&actions.path, "");
-            }
-            let mut seen = Vec::new();
-            for action in actions.each() {
-                if !["Deny", "Warn", "Audit"].contains(&action.s()) {
-                    e.not_supported(&action, &["Audit", "Deny", "Warn"]);
-                }
-                if seen.contains(&action.s()) {
-                    e.duplicate(&action.path, action.s());
-                }
-                seen.push(action.s());
-            }
-            if ["Deny", "Warn"].iter().all(|action| seen.contains(action)) {
-                e.invalid(&actions, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)");
-            }
-        }
-        e.into_vec()
+        let problems = names::dns1123_subdomain(step);
+        e.messages(&path, problems.into_iter().map(|problem| format!("segment[{i}]: {problem}")));
     }
 }

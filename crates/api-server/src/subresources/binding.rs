@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use keelson_api_types::meta::now_rfc3339;
-use keelson_api_types::{FieldError, GroupKind, Gvr, Status, StatusError};
+use keelson_api_types::{FieldError, GroupKind, Gvk, Gvr, Status, StatusError};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call};
@@ -12,15 +12,19 @@ use crate::body::Response;
 use crate::meta::{self, string};
 use crate::negotiate::Accepted;
 use crate::options::WriteOptions;
+use crate::registry::Resource;
 use crate::response;
+use crate::types::Operation;
+use crate::verbs::admit::{Action, admit};
 use crate::verbs::write::{Change, Writer};
 
 /// Sets the node of a pod from a Binding.
 pub async fn bind(
     app: &Arc<App>,
     call: &mut Call,
+    asked: &Resource,
     pod: &str,
-    binding: Value,
+    mut binding: Value,
     options: &WriteOptions,
 ) -> Result<Response, StatusError> {
     let resource =
@@ -29,6 +33,10 @@ pub async fn bind(
     if !given.is_empty() && given != pod {
         return Err(StatusError::bad_request("name in URL does not match name in Binding object"));
     }
+    let gvk = Gvk::new("", "v1", "Binding");
+    let action =
+        Action { op: Operation::Create, gvk: &gvk, options: &options.object, dry_run: options.dry_run };
+    admit(app, call, asked, action, &mut binding).await?;
     check(pod, &binding)?;
     let writer = Writer {
         app,
@@ -37,7 +45,7 @@ pub async fn bind(
         namespace: &call.info.namespace,
         subresource: "binding",
         options,
-        admitted: false,
+        admitted: true,
     };
     let mut warnings = Vec::new();
     let updated = writer

@@ -17,7 +17,8 @@ use crate::negotiate::Accepted;
 use crate::options::{DeleteOptions, WriteOptions};
 use crate::registry::{Resource, Subresource};
 use crate::response;
-use crate::types::UserInfo;
+use crate::types::{Operation, UserInfo};
+use crate::verbs::admit::{Action, admit};
 use crate::verbs::delete;
 use crate::verbs::write::{Change, Writer};
 
@@ -32,12 +33,15 @@ pub async fn serve(
     subresource: &Subresource,
 ) -> Result<Response, StatusError> {
     let options = codec::write_options(call, "CreateOptions")?;
-    let eviction = decode(app, call, subresource, &options).await?;
+    let mut eviction = decode(app, call, subresource, &options).await?;
     let name = call.info.name.clone();
     let given = meta::text(&eviction, "name");
     if !given.is_empty() && given != name {
         return Err(StatusError::bad_request("name in URL does not match name in Eviction object"));
     }
+    let (gvk, dry_run) = (&subresource.gvk, options.dry_run);
+    let action = Action { op: Operation::Create, gvk, options: &options.object, dry_run };
+    admit(app, call, pods, action, &mut eviction).await?;
     let mut delete_options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
     if options.dry_run {
         delete_options["dryRun"] = json!(["All"]);
@@ -170,7 +174,8 @@ impl Evictor<'_> {
             }
         }
         let (app, pods) = (self.app, self.pods);
-        delete::delete(app, pods, self.user, self.namespace, self.name, &options, false, &mut Vec::new())
+        // What was admitted is the eviction.
+        delete::delete(app, pods, self.user, self.namespace, self.name, &options, true, &mut Vec::new())
             .await?;
         Ok(())
     }

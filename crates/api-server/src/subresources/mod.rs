@@ -16,7 +16,8 @@ use crate::body::Response;
 use crate::codec;
 use crate::registry::Resource;
 use crate::response;
-use crate::types::ReviewRequest;
+use crate::types::{Operation, ReviewRequest};
+use crate::verbs::admit::{Action, admit};
 use crate::verbs::{get, patch, update};
 
 pub async fn serve(
@@ -40,7 +41,7 @@ pub async fn serve(
             let options = codec::write_options(call, "CreateOptions")?;
             let object = decode(app, call, &subresource, &options).await?;
             let pod = call.info.name.clone();
-            binding::bind(app, call, &pod, object, &options).await
+            binding::bind(app, call, resource, &pod, object, &options).await
         }
         "eviction" => eviction::serve(app, call, resource, &subresource).await,
         "token" => token(app, call, resource, &subresource).await,
@@ -79,8 +80,11 @@ async fn token(
     subresource: &crate::registry::Subresource,
 ) -> Result<Response, StatusError> {
     let options = codec::write_options(call, "CreateOptions")?;
-    let object = decode(app, call, subresource, &options).await?;
+    let mut object = decode(app, call, subresource, &options).await?;
     let accepted = call.accepted()?;
+    let (gvk, dry_run) = (&subresource.gvk, options.dry_run);
+    let action = Action { op: Operation::Create, gvk, options: &options.object, dry_run };
+    admit(app, call, resource, action, &mut object).await?;
     let request = ReviewRequest {
         user: &call.user,
         gvr: &resource.gvr,

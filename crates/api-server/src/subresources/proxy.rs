@@ -11,7 +11,7 @@ use keelson_api_types::StatusError;
 use rand::seq::SliceRandom;
 use serde_json::Value;
 
-use super::streams::{admit, agent_address};
+use super::streams::{agent_address, connect};
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
 use crate::endpoints;
@@ -31,7 +31,7 @@ pub async fn serve(
     if !METHODS.contains(&call.method) {
         return Err(StatusError::method_not_supported(&resource.group_resource(), &call.info.verb));
     }
-    admit(app, call, resource).await?;
+    connect(app, call, resource).await?;
     let id = call.info.name.clone();
     let refused = || StatusError::bad_request(format!("invalid {} request {id:?}", resource.singular));
     let name = Name::parse(&id).ok_or_else(refused)?;

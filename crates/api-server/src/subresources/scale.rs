@@ -163,7 +163,7 @@ fn check_replicas(resource: &Resource, object: &Value) -> Result<(), StatusError
     }
 }
 
-fn scale_of(resource: &Resource, object: &Value) -> Value {
+pub(crate) fn scale_of(resource: &Resource, object: &Value) -> Value {
     let paths = paths(resource);
     let replicas = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let selector =
@@ -218,27 +218,38 @@ fn selector_text(selector: &Value) -> Option<String> {
 
 /// The object with the replicas of a Scale.
 fn scaled(resource: &Resource, name: &str, old: &Value, scale: &Value) -> Result<Value, StatusError> {
+    let mut object = old.clone();
+    set_replicas(resource, name, &mut object, scale)?;
+    let (api_version, paths) = (resource.stored_api_version(), paths(resource));
+    let managed = apply::parent_managed(managed(old), managed(scale), &api_version, &paths.replicas());
+    let metadata = meta::meta_mut(&mut object);
+    match managed {
+        Some(managed) => metadata.insert("managedFields".into(), managed),
+        None => metadata.remove("managedFields"),
+    };
+    Ok(object)
+}
+
+/// Gives an object the replicas of a Scale.
+pub(crate) fn set_replicas(
+    resource: &Resource,
+    name: &str,
+    object: &mut Value,
+    scale: &Value,
+) -> Result<(), StatusError> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     if replicas < 0 {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
         return Err(StatusError::invalid(&GroupKind::new("autoscaling", "Scale"), name, vec![error]));
     }
     let paths = paths(resource);
-    let path = paths.replicas();
-    let mut object = old.clone();
-    let mut at = &mut object;
-    for part in &path {
+    let mut at = object;
+    for part in &paths.replicas() {
         if !at.is_object() {
             *at = json!({});
         }
         at = &mut at[*part];
     }
     *at = replicas.into();
-    let api_version = resource.stored_api_version();
-    let metadata = meta::meta_mut(&mut object);
-    match apply::parent_managed(managed(old), managed(scale), &api_version, &path) {
-        Some(managed) => metadata.insert("managedFields".into(), managed),
-        None => metadata.remove("managedFields"),
-    };
-    Ok(object)
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use keelson_api_types::status::Details;
-use keelson_api_types::{GroupResource, Gvr, Reason, StatusError};
+use keelson_api_types::{Gvk, GroupResource, Gvr, Reason, StatusError};
 use keelson_streams::output;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -18,7 +18,8 @@ use crate::body::{Body, Response};
 use crate::meta::string;
 use crate::registry::Resource;
 use crate::response;
-use crate::types::{AdmissionRequest, Attributes, Operation};
+use crate::types::{Attributes, Operation};
+use crate::verbs::admit::{Action, admit};
 use crate::verbs::get;
 
 const AGENT_PORT: u16 = 10250;
@@ -34,8 +35,8 @@ pub async fn serve(
     if call.info.subresource == "log" {
         return log(app, call, resource).await;
     }
-    admit(app, call, resource).await?;
     may_connect(app, call).await?;
+    connect(app, call, resource).await?;
     let action = call.info.subresource.clone();
     let pod = pod(app, call, resource).await?;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
@@ -145,30 +146,45 @@ async fn may_connect(app: &App, call: &Call) -> Result<(), StatusError> {
     allow(app.authorizer()?, &attributes).await
 }
 
-pub(super) async fn admit(app: &App, call: &mut Call, resource: &Resource) -> Result<(), StatusError> {
-    let options = json!({});
-    let admission = app.security()?.admission();
-    let mut request = AdmissionRequest {
-        op: Operation::Connect,
-        user: &call.user,
-        gvk: &resource.gvk,
-        gvr: &resource.gvr,
-        subresource: &call.info.subresource,
-        namespace: &call.info.namespace,
-        name: &call.info.name,
-        object: None,
-        old: None,
-        options: &options,
-        dry_run: false,
-        warnings: Vec::new(),
-    };
-    let outcome = match admission.admit(&mut request).await {
-        Ok(()) => admission.validate(&mut request).await,
-        refused => refused,
-    };
-    let mut warnings = request.warnings;
-    call.warnings.append(&mut warnings);
-    outcome
+/// Admits a connection, which is described by its options.
+pub(super) async fn connect(app: &App, call: &mut Call, resource: &Resource) -> Result<(), StatusError> {
+    let subresource = resource.subresource(&call.info.subresource);
+    let gvk = subresource.map_or_else(|| resource.gvk.clone(), |s| s.gvk.clone());
+    let mut options = connect_options(call, &gvk);
+    let action = Action { op: Operation::Connect, gvk: &gvk, options: &Value::Null, dry_run: false };
+    admit(app, call, resource, action, &mut options).await
+}
+
+/// The query as an object of the options' kind.
+fn connect_options(call: &Call, gvk: &Gvk) -> Value {
+    let mut options = json!({"kind": gvk.kind, "apiVersion": gvk.api_version()});
+    let all = |name: &str| -> Vec<String> { call.query.all(name).map(str::to_owned).collect() };
+    match gvk.kind.as_str() {
+        "PodExecOptions" | "PodAttachOptions" => {
+            for name in ["stdin", "stdout", "stderr", "tty"] {
+                if call.query.flag(name) == Some(true) {
+                    options[name] = true.into();
+                }
+            }
+            if let Some(container) = call.query.get("container").filter(|c| !c.is_empty()) {
+                options["container"] = container.into();
+            }
+            let command = all("command");
+            if gvk.kind == "PodExecOptions" {
+                options["command"] = command.into();
+            }
+        }
+        "PodPortForwardOptions" => {
+            let ports: Vec<i64> =
+                all("ports").iter().flat_map(|p| p.split(',')).filter_map(|p| p.parse().ok()).collect();
+            options["ports"] = ports.into();
+        }
+        _ => {
+            let path = format!("/{}", call.info.rest);
+            options["path"] = path.into();
+        }
+    }
+    options
 }
 
 fn check_log_options(call: &Call) -> Result<(), StatusError> {

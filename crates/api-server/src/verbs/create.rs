@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use keelson_api_types::StatusError;
 
+use super::admit::{Action, admit};
 use super::write::Writer;
 use crate::app::{App, Call};
 use crate::body::Response;
@@ -13,7 +14,7 @@ use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::Resource;
 use crate::response;
-use crate::types::ReviewRequest;
+use crate::types::{Operation, ReviewRequest};
 
 pub async fn serve(
     app: &Arc<App>,
@@ -54,10 +55,13 @@ async fn computed(
 ) -> Result<Response, StatusError> {
     if resource.gvr.resource == "bindings" {
         let pod = meta::text(&object, "name").to_owned();
-        return crate::subresources::binding::bind(app, call, &pod, object, options).await;
+        return crate::subresources::binding::bind(app, call, resource, &pod, object, options).await;
     }
     meta::match_namespace(&mut object, resource.namespaced, &call.info.namespace)?;
     let accepted = call.accepted()?;
+    let (gvk, dry_run) = (&resource.gvk, options.dry_run);
+    let action = Action { op: Operation::Create, gvk, options: &options.object, dry_run };
+    admit(app, call, resource, action, &mut object).await?;
     let request = ReviewRequest {
         user: &call.user,
         gvr: &resource.gvr,

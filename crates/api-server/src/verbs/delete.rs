@@ -165,6 +165,8 @@ async fn admit(
         options: &options.object,
         dry_run: options.dry_run,
         warnings: Vec::new(),
+        annotations: Default::default(),
+        reinvocation: Default::default(),
     };
     let outcome = match admission.admit(&mut request).await {
         Ok(()) => admission.validate(&mut request).await,
@@ -365,20 +367,25 @@ pub async fn serve_collection(
     let namespace = if resource.namespaced { call.info.namespace.clone() } else { String::new() };
     let (meta, entries) = list::read(app, resource, &namespace, &list_options).await?;
     let user = &call.user;
-    futures::stream::iter(entries.iter().cloned().map(Ok::<_, StatusError>))
+    let said = parking_lot::Mutex::new(Vec::new());
+    let outcome = futures::stream::iter(entries.iter().cloned().map(Ok::<_, StatusError>))
         .try_for_each_concurrent(WORKERS, |entry| {
             let options = &options;
+            let said = &said;
             async move {
                 let mut warnings = Vec::new();
                 let (namespace, name) = (entry.namespace(), entry.name());
                 let outcome =
                     delete(app, resource, user, namespace, name, options, false, &mut warnings).await;
+                said.lock().append(&mut warnings);
                 match outcome {
                     Err(error) if error.code() != 404 => Err(error),
                     _ => Ok(()),
                 }
             }
         })
-        .await?;
+        .await;
+    call.warnings.append(&mut said.into_inner());
+    outcome?;
     Ok(presenter.list(&call.headers, &meta, entries))
 }

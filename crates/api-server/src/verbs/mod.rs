@@ -1,5 +1,6 @@
 //! One path per verb, for every resource alike.
 
+pub mod admit;
 pub mod create;
 pub mod delete;
 pub mod get;

@@ -1,6 +1,7 @@
 //! What create, update, patch and the subresources that change an object have in common: from a decoded
 //! object to durable bytes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::Resource;
 use crate::strategies::{Ctx, Reserving};
+use crate::subresources::scale;
 use crate::types::{AdmissionRequest, Attributes, Operation, UserInfo};
 
 /// The largest object the store takes in one request, as etcd's default has it.
@@ -100,11 +102,12 @@ impl Writer<'_> {
         }
     }
 
+    /// One of admission's two passes. `name` is empty while it is still to be generated.
     async fn admission(
         &self,
         op: Operation,
         name: &str,
-        object: Option<&mut Value>,
+        object: &mut Value,
         old: Option<&Value>,
         mutate: bool,
         warnings: &mut Vec<String>,
@@ -112,20 +115,45 @@ impl Writer<'_> {
         if self.admitted {
             return Ok(());
         }
+        if self.subresource != "scale" {
+            return self.admission_of(op, name, object, old, mutate, warnings).await;
+        }
+        // What is admitted is the Scale, not what it scales.
+        let mut scale = scale::scale_of(self.resource, object);
+        let old = old.map(|old| scale::scale_of(self.resource, old));
+        self.admission_of(op, name, &mut scale, old.as_ref(), mutate, warnings).await?;
+        if mutate {
+            scale::set_replicas(self.resource, name, object, &scale)?;
+        }
+        Ok(())
+    }
+
+    async fn admission_of(
+        &self,
+        op: Operation,
+        name: &str,
+        object: &mut Value,
+        old: Option<&Value>,
+        mutate: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), StatusError> {
         let admission = self.app.security()?.admission();
+        let own_kind = self.resource.subresource(self.subresource).map(|s| &s.gvk);
         let mut request = AdmissionRequest {
             op,
             user: self.user,
-            gvk: &self.resource.gvk,
+            gvk: own_kind.unwrap_or(&self.resource.gvk),
             gvr: &self.resource.gvr,
             subresource: self.subresource,
             namespace: self.namespace,
             name,
-            object,
+            object: Some(object),
             old,
-            options: &self.options.object,
+            options: &options_of(op, &self.options.object),
             dry_run: self.options.dry_run,
             warnings: Vec::new(),
+            annotations: Default::default(),
+            reinvocation: Default::default(),
         };
         let since = std::time::Instant::now();
         let outcome = match mutate {
@@ -149,21 +177,23 @@ impl Writer<'_> {
         strategy.default(&mut object);
         meta::match_namespace(&mut object, resource.namespaced, self.namespace)?;
         meta::prepare_create(&mut object, resource.traits.generation);
-        let given = meta::text(&object, "name").to_owned();
-        let base = meta::text(&object, "generateName").to_owned();
-        let generated = given.is_empty() && !base.is_empty();
-        let name = if generated { self.name_it(&mut object, &base) } else { given.clone() };
         if resource.custom.as_ref().is_some_and(|c| c.is_terminating()) {
             let why = "create not allowed while custom resource definition is terminating";
-            return Err(StatusError::forbidden(&resource.group_resource(), &name, why));
+            let name = meta::text(&object, "name");
+            return Err(StatusError::forbidden(&resource.group_resource(), name, why));
         }
         warnings.extend(meta::dedup_owners(&mut object, false));
         // Before admission, whose changes belong to no manager.
         if !tracked {
             codec::track(self, None, &mut object);
         }
-        self.admission(Operation::Create, &name, Some(&mut object), None, true, warnings).await?;
+        let asked = meta::text(&object, "name").to_owned();
+        self.admission(Operation::Create, &asked, &mut object, None, true, warnings).await?;
         warnings.extend(meta::dedup_owners(&mut object, true));
+        let given = meta::text(&object, "name").to_owned();
+        let base = meta::text(&object, "generateName").to_owned();
+        let generated = given.is_empty() && !base.is_empty();
+        let name = if generated { self.name_it(&mut object, &base) } else { given };
         // After admission, whose changes (default requests, say) count for what is derived here.
         strategy.prepare_create(&self.ctx(&name), &mut object);
         strategy.default(&mut object);
@@ -174,7 +204,7 @@ impl Writer<'_> {
         let ctx = self.ctx(&name);
         let reservation = reserved(strategy.reserve_create(&ctx, &mut object)).await?;
         let write = async {
-            self.admission(Operation::Create, &name, Some(&mut object), None, false, warnings).await?;
+            self.admission(Operation::Create, &asked, &mut object, None, false, warnings).await?;
             self.insert(&mut object, name.clone(), generated.then_some(base)).await
         };
         let outcome = write.await;
@@ -408,7 +438,7 @@ impl Writer<'_> {
             codec::track(self, Some(&old), &mut new);
         }
         self.prepare(name, &mut new, &old);
-        self.admission(Operation::Update, name, Some(&mut new), Some(&old), true, warnings).await?;
+        self.admission(Operation::Update, name, &mut new, Some(&old), true, warnings).await?;
         warnings.extend(meta::dedup_owners(&mut new, true));
         self.resource.strategy.default(&mut new);
         // A pod's node is assigned, not changed by its user.
@@ -423,7 +453,7 @@ impl Writer<'_> {
             _ => None,
         };
         let write = async {
-            self.admission(Operation::Update, name, Some(&mut new), Some(&old), false, warnings).await?;
+            self.admission(Operation::Update, name, &mut new, Some(&old), false, warnings).await?;
             self.replace(name, stored, &new, &old).await
         };
         let outcome = write.await;
@@ -520,6 +550,20 @@ async fn reserved(reserving: Reserving<'_>) -> Result<Option<Reservation>, Statu
         Some(reserving) => reserving.await.map(Some),
         None => Ok(None),
     }
+}
+
+/// The options as those of the operation that it came to: a patch is a create or an update.
+fn options_of(op: Operation, options: &Value) -> Cow<'_, Value> {
+    let kind = if op == Operation::Create { "CreateOptions" } else { "UpdateOptions" };
+    if options["kind"] == kind {
+        return Cow::Borrowed(options);
+    }
+    let mut options = options.clone();
+    if let Some(map) = options.as_object_mut() {
+        map.insert("kind".into(), kind.into());
+        map.remove("force");
+    }
+    Cow::Owned(options)
 }
 
 impl Writer<'_> {

@@ -1,6 +1,6 @@
 //! A webhook: an HTTPS server of its own that records what it is asked and answers as it is told.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -33,6 +33,16 @@ pub struct Webhook {
 }
 
 impl Webhook {
+    /// A server that answers each review's `request` with a `response`, whose uid is filled in.
+    pub async fn start(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        Self::raw(move |review| {
+            let mut response = answer(&review["request"]);
+            response["uid"] = review["request"]["uid"].clone();
+            json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response})
+        })
+        .await
+    }
+
     /// A server that answers with whole bodies; `Null` is never answered.
     pub async fn raw(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
         keelson_daemon::tls::provider();
@@ -51,8 +61,9 @@ impl Webhook {
             CertificateDer::pem_slice_iter(issued.cert_pem.as_bytes()).collect::<Result<_, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
         let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        // On every address, as endpoints of a Service may not be loopback ones.
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.local_addr().unwrap().port());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let answer: Arc<Answer> = Arc::new(answer);
         let task = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(tls)), asked.clone(), answer));
@@ -62,6 +73,17 @@ impl Webhook {
     /// The `request` of every review so far.
     pub fn asked(&self) -> Vec<Value> {
         self.asked.lock().iter().map(|review| review["request"].clone()).collect()
+    }
+
+    /// A webhook of a configuration that calls this server, with the usual fields.
+    pub fn hook(&self, name: &str, rules: Value) -> Value {
+        json!({
+            "name": name,
+            "clientConfig": {"url": format!("https://{}/review", self.address), "caBundle": self.ca_bundle},
+            "rules": rules,
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        })
     }
 }
 

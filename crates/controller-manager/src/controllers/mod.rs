@@ -1,5 +1,6 @@
 //! The controllers. Each is a plan (state in, actions out) and the thin part that carries it out.
 
+pub mod attributes_class_protection;
 pub mod claim_protection;
 pub mod cluster_role;
 pub mod cron_job;
@@ -20,6 +21,7 @@ pub mod root_ca;
 pub mod service_account;
 pub mod stateful_set;
 pub mod taint_eviction;
+pub mod volume_protection;
 
 use std::sync::Arc;
 
@@ -47,6 +49,8 @@ pub async fn run(context: Arc<Context>, root_ca: String, authority: keelson_pki:
         quota::run(c(), Arc::clone(&graph)).boxed(),
         garbage::run(c(), graph).boxed(),
         claim_protection::run(c()).boxed(),
+        volume_protection::run(c()).boxed(),
+        attributes_class_protection::run(c()).boxed(),
         csr::run(c(), authority).boxed(),
         cluster_role::run(c()).boxed(),
         daemon_set::run(c()).boxed(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use keelson_api_types::Quantity;
 use keelson_client::{Change, Key, WorkQueue};
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use crate::context::Context;
 use crate::controllers::garbage::Graph;
@@ -132,27 +133,63 @@ fn claim_usage(claim: &PersistentVolumeClaim) -> Usage {
     usage
 }
 
+/// Whether an operator of a scope takes the names that an object has for it.
+fn takes(names: &[&str], operator: &str, values: &[String]) -> bool {
+    let listed = |name: &&str| values.iter().any(|v| v == name);
+    match operator {
+        "In" => names.iter().any(listed),
+        "NotIn" => names.is_empty() || names.iter().any(|name| !listed(name)),
+        "DoesNotExist" => names.is_empty(),
+        _ => !names.is_empty(),
+    }
+}
+
+/// Whether all of a quota's scopes hold: name, operator, values.
+fn in_scopes(quota: &ResourceQuota, holds: impl Fn(&str, &str, &[String]) -> bool) -> bool {
+    let mut selected = quota.spec.scope_selector.iter().flat_map(|s| &s.match_expressions);
+    quota.spec.scopes.iter().all(|scope| holds(scope, "Exists", &[]))
+        && selected.all(|r| holds(&r.scope_name, &r.operator, &r.values))
+}
+
+/// Whether a quota is about a claim.
+fn claim_in_scope(quota: &ResourceQuota, claim: &PersistentVolumeClaim) -> bool {
+    let classes: Vec<&str> = claim.attribute_classes().collect();
+    in_scopes(quota, |scope, operator, values| {
+        scope == "VolumeAttributesClass" && takes(&classes, operator, values)
+    })
+}
+
+/// Whether a pod's affinity looks beyond its own namespace.
+fn crosses_namespaces(pod: &Pod) -> bool {
+    let crosses = |term: &Value| {
+        term["namespaces"].as_array().is_some_and(|n| !n.is_empty()) || term["namespaceSelector"].is_object()
+    };
+    let terms = |list: &Value| list.as_array().cloned().unwrap_or_default();
+    pod.spec.affinity.iter().any(|affinity| {
+        ["podAffinity", "podAntiAffinity"].iter().map(|kind| &affinity[kind]).any(|kind| {
+            terms(&kind["requiredDuringSchedulingIgnoredDuringExecution"]).iter().any(crosses)
+                || terms(&kind["preferredDuringSchedulingIgnoredDuringExecution"])
+                    .iter()
+                    .any(|term| crosses(&term["podAffinityTerm"]))
+        })
+    })
+}
+
 /// Whether a quota is about a pod.
 fn in_scope(quota: &ResourceQuota, pod: &Pod) -> bool {
-    let holds = |scope: &str, operator: &str, values: &[String]| match scope {
+    in_scopes(quota, |scope, operator, values| match scope {
         "Terminating" => pod.spec.active_deadline_seconds.is_some(),
         "NotTerminating" => pod.spec.active_deadline_seconds.is_none(),
         "BestEffort" => is_best_effort(pod),
         "NotBestEffort" => !is_best_effort(pod),
+        "CrossNamespacePodAffinity" => crosses_namespaces(pod),
         "PriorityClass" => {
-            let class = &pod.spec.priority_class_name;
-            match operator {
-                "In" => values.contains(class),
-                "NotIn" => !values.contains(class),
-                "DoesNotExist" => class.is_empty(),
-                _ => !class.is_empty(),
-            }
+            let class = pod.spec.priority_class_name.as_str();
+            let names: &[&str] = if class.is_empty() { &[] } else { &[class] };
+            takes(names, operator, values)
         }
         _ => false,
-    };
-    let selected = quota.spec.scope_selector.iter().flat_map(|s| &s.match_expressions);
-    quota.spec.scopes.iter().all(|scope| holds(scope, "Exists", &[]))
-        && selected.clone().all(|r| holds(&r.scope_name, &r.operator, &r.values))
+    })
 }
 
 fn is_best_effort(pod: &Pod) -> bool {
@@ -162,10 +199,23 @@ fn is_best_effort(pod: &Pod) -> bool {
 }
 
 /// The status of a quota: what it limits, and how much of that is used.
-fn status(quota: &ResourceQuota, pods: &[Arc<Pod>], others: &Usage) -> ResourceQuotaStatus {
+fn status(
+    quota: &ResourceQuota,
+    pods: &[Arc<Pod>],
+    claims: &[Arc<PersistentVolumeClaim>],
+    others: &Usage,
+) -> ResourceQuotaStatus {
     let scoped = !quota.spec.scopes.is_empty() || quota.spec.scope_selector.is_some();
-    // A quota with scopes is about pods alone.
+    // A quota with scopes is about pods or claims alone, which the others' counts contain as well.
     let mut usage = if scoped { Usage::new() } else { others.clone() };
+    for claim in claims.iter().filter(|c| scoped && claim_in_scope(quota, c)) {
+        for name in ["persistentvolumeclaims", "count/persistentvolumeclaims"] {
+            add(&mut usage, name, &one());
+        }
+        for (name, amount) in claim_usage(claim) {
+            add(&mut usage, name, &amount);
+        }
+    }
     for pod in pods.iter().filter(|p| in_scope(quota, p)) {
         for (name, amount) in pod_usage(pod) {
             add(&mut usage, name, &amount);
@@ -248,7 +298,7 @@ async fn sync(context: Arc<Context>, graph: Arc<Mutex<Graph>>, key: Key) -> Resu
     }
     let pods = informers.pods.list_namespace(&key.name);
     for quota in quotas.iter().filter(|q| !q.metadata.is_deleting()) {
-        let new = status(quota, &pods, &others);
+        let new = status(quota, &pods, &claims, &others);
         if new != quota.status {
             let mut value = serde_json::to_value(&new).unwrap_or_default();
             // A merge leaves what the patch does not name.
@@ -266,7 +316,7 @@ async fn sync(context: Arc<Context>, graph: Arc<Mutex<Graph>>, key: Key) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn pod(spec: Value, phase: &str) -> Arc<Pod> {
         Arc::new(serde_json::from_value(json!({"spec": spec, "status": {"phase": phase}})).unwrap())
@@ -279,7 +329,9 @@ mod tests {
     fn check(quota: Value, pods: &[Arc<Pod>], expected: &[(&str, &str)]) {
         let quota: ResourceQuota = serde_json::from_value(json!({"spec": quota})).unwrap();
         let others = Usage::from([("secrets".to_owned(), Quantity::from_milli(3000))]);
-        let used = status(&quota, pods, &others).used;
+        let claim = json!({"spec": {"volumeAttributesClassName": "gold"}});
+        let claims = [Arc::new(serde_json::from_value(claim).unwrap())];
+        let used = status(&quota, pods, &claims, &others).used;
         let used: Vec<_> = used.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(used, expected);
     }
@@ -310,5 +362,11 @@ mod tests {
         check(scoped("Terminating"), &pods, &[("pods", "1")]);
         check(scoped("BestEffort"), &pods, &[("pods", "1")]);
         check(scoped("NotBestEffort"), &pods, &[("pods", "1")]);
+        let classed = |operator: &str| {
+            json!({"hard": {"persistentvolumeclaims": "5"}, "scopeSelector": {"matchExpressions": [
+                {"scopeName": "VolumeAttributesClass", "operator": operator, "values": ["gold"]}]}})
+        };
+        check(classed("In"), &pods, &[("persistentvolumeclaims", "1")]);
+        check(classed("NotIn"), &pods, &[("persistentvolumeclaims", "0")]);
     }
 }

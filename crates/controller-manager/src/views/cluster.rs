@@ -176,14 +176,79 @@ projection!(
 pub struct PersistentVolumeClaim {
     pub metadata: Meta,
     pub spec: PersistentVolumeClaimSpec,
+    pub status: PersistentVolumeClaimStatus,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PersistentVolumeClaimSpec {
     pub storage_class_name: Option<String>,
+    pub volume_attributes_class_name: String,
     pub resources: super::Resources,
 }
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PersistentVolumeClaimStatus {
+    pub current_volume_attributes_class_name: String,
+    pub modify_volume_status: Option<ModifyVolumeStatus>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ModifyVolumeStatus {
+    pub target_volume_attributes_class_name: String,
+}
+
+impl PersistentVolumeClaim {
+    /// The classes that it has, asks for and is changing to.
+    pub fn attribute_classes(&self) -> impl Iterator<Item = &str> {
+        let target =
+            self.status.modify_volume_status.as_ref().map(|m| &m.target_volume_attributes_class_name);
+        [&self.spec.volume_attributes_class_name, &self.status.current_volume_attributes_class_name]
+            .into_iter()
+            .chain(target)
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PersistentVolume {
+    pub metadata: Meta,
+    pub spec: PersistentVolumeSpec,
+    pub status: PersistentVolumeStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PersistentVolumeSpec {
+    pub volume_attributes_class_name: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PersistentVolumeStatus {
+    pub phase: String,
+}
+
+projection!(PersistentVolume, "", "v1", "persistentvolumes", "PersistentVolume", cluster);
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct VolumeAttributesClass {
+    pub metadata: Meta,
+}
+
+projection!(
+    VolumeAttributesClass,
+    "storage.k8s.io",
+    "v1",
+    "volumeattributesclasses",
+    "VolumeAttributesClass",
+    cluster
+);
 
 projection!(PersistentVolumeClaim, "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced);
 

@@ -66,6 +66,33 @@ impl<'a> Ref<'a> {
     }
 }
 
+/// The paths of containers that are owned as one.
+pub(super) fn atomic_parts(at: Ref<'_>, value: &Value, path: &mut String, found: &mut Vec<String>) {
+    let length = path.len();
+    match at.atom(value) {
+        Atom::Map(map) => {
+            for (key, value) in map.iter().filter(|(key, _)| at.key(key).1) {
+                path.push_str(&format!(".{key}"));
+                atomic_parts(at.key(key).0, value, path, found);
+                path.truncate(length);
+            }
+        }
+        Atom::List(list, items) => {
+            for (i, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{i}]"));
+                atomic_parts(Ref::item(list), item, path, found);
+                path.truncate(length);
+            }
+        }
+        Atom::Leaf => {
+            let structured = matches!(at.ty.shape, Shape::Object(_) | Shape::Map(_) | Shape::List(_));
+            if structured && (value.is_object() || value.is_array()) {
+                found.push(path.clone());
+            }
+        }
+    }
+}
+
 /// An item's identity in its list.
 pub(super) fn identity(list: &List, item: &Value) -> Result<PathElement, String> {
     if let ListKind::Map(keys) = &list.kind {

@@ -82,9 +82,13 @@ fn charge(r: &AdmissionRequest<'_>, quota: &Value) -> Result<Option<Value>, Stat
     let name = meta::name(quota);
     usage::constraints(r, &tracked, object)
         .map_err(|why| r.forbidden(format!("failed quota: {name}: {why}")))?;
-    let unknown: Vec<&str> = tracked.iter().filter(|t| !used.contains_key(*t)).map(String::as_str).collect();
-    if !unknown.is_empty() {
-        let why = format!("status unknown for quota: {name}, resources: {}", unknown.join(","));
+    if tracked.iter().any(|t| !used.contains_key(t)) {
+        let why = format!("status unknown for quota: {name}, resources: {}", tracked.join(","));
+        return Err(r.forbidden(why));
+    }
+    let negative: Vec<&str> = delta.iter().filter(|(_, q)| q.sign() < 0).map(|(n, _)| n.as_str()).collect();
+    if !negative.is_empty() {
+        let why = format!("quota usage is negative for resource(s): {}", negative.join(","));
         return Err(r.forbidden(why));
     }
     if r.op == Operation::Update
@@ -100,7 +104,8 @@ fn charge(r: &AdmissionRequest<'_>, quota: &Value) -> Result<Option<Value>, Stat
     let mut total = used.clone();
     add(&mut total, &delta);
     let exceeded: Vec<&String> = delta.keys().filter(|k| total[*k].nanos() > hard[*k].nanos()).collect();
-    if !exceeded.is_empty() {
+    // A status tells what is the case already.
+    if !exceeded.is_empty() && r.subresource != "status" {
         return Err(r.forbidden(format!(
             "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
             pick(&delta, &exceeded),

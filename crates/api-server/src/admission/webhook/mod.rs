@@ -1,149 +1,191 @@
-//! Dynamic admission: mutating and validating webhooks, as their configurations in the cluster say.
+//! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: the cluster's configurations say who else has a
+//! say in a write.
 
-mod rules;
+mod hook;
+mod review;
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use futures::future::join_all;
-use keelson_api_types::{Gvr, Reason, StatusError, meta};
-use serde::Deserialize;
+use keelson_api_types::StatusError;
+use keelson_api_types::gofmt::quote;
 use serde_json::{Value, json};
 
-use super::{items, text};
-use crate::types::{AdmissionRequest, Objects};
+use self::hook::Hook;
+use self::review::Answer;
+pub use self::review::request;
+use super::expressions::{Asker, Facts};
+use super::matching::Target;
+use super::memo::Memo;
+use super::versioned::Versioned;
+use super::{Chain, GROUP, is_admission_configuration};
+use crate::types::AdmissionRequest;
+use crate::webhook as client;
 
-const GROUP: &str = "admissionregistration.k8s.io";
-const DEFAULT_TIMEOUT_SECONDS: u64 = 10;
+const DEFAULT_TIMEOUT: u64 = 10;
+const MUTATION: &str = "mutation.webhook.admission.k8s.io";
+const PATCH: &str = "patch.webhook.admission.k8s.io";
+const VALIDATION: &str = "validating.webhook.admission.k8s.io";
 
-/// How a call ended without the webhook's consent.
-enum Refusal {
-    /// The webhook said no, or the request cannot be shown to it.
-    Rejected(StatusError),
+/// The webhooks of both kinds, as long as their configurations stay the same.
+pub struct Webhooks {
+    mutating: Memo<Vec<Hook>>,
+    validating: Memo<Vec<Hook>>,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        let of = |resource: &str| Memo::of([keelson_api_types::Gvr::new(GROUP, "v1", resource)]);
+        Self { mutating: of(MUTATING), validating: of(VALIDATING) }
+    }
+}
+
+const MUTATING: &str = "mutatingwebhookconfigurations";
+const VALIDATING: &str = "validatingwebhookconfigurations";
+
+/// How a call ended without an answer.
+enum Failure {
+    /// The request is refused, whatever the failure policy says.
+    Refused(StatusError),
     /// The webhook could not be asked; its failure policy decides.
-    Failed(String),
+    Call(String),
 }
 
-/// The webhook's answer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Answer {
-    uid: String,
-    allowed: bool,
-    status: Option<Value>,
-    patch: Option<String>,
-    patch_type: Option<String>,
-    warnings: Vec<String>,
-}
-
-/// Runs the mutating webhooks one after another. True if one of them changed the object.
-pub async fn mutate(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Result<bool, StatusError> {
-    if exempt(r) {
-        return Ok(false);
+/// Runs the mutating webhooks one after another.
+pub async fn mutate(chain: &Chain, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
+    let hooks = chain.webhooks.mutating.get(chain.objects(), || hook::all(chain.objects(), MUTATING));
+    if hooks.is_empty() || is_admission_configuration(r) {
+        return Ok(());
     }
-    let hooks = hooks(objects, "mutatingwebhookconfigurations");
-    let (mut changed, mut again) = (false, Vec::new());
-    for hook in &hooks {
-        let by_this = call_mutating(objects, hook, r).await?;
-        changed |= by_this;
-        if by_this {
-            // Earlier ones that asked for it see what this one made.
-            again.iter_mut().for_each(|(_, stale)| *stale = true);
+    let again = r.reinvocation.again;
+    r.reinvocation.webhooks.begin(again, r.object.as_deref());
+    for (index, hook) in hooks.iter().enumerate() {
+        let Some(target) = wanted(chain, hook, r).await? else { continue };
+        if !r.reinvocation.webhooks.runs(again, &hook.key) {
+            continue;
         }
-        if hook["reinvocationPolicy"] == "IfNeeded" {
-            again.push((hook, false));
+        let at = format!("round_{}_index_{index}", u8::from(again));
+        let outcome = change(chain, hook, &target, r, &at).await;
+        let changed = *outcome.as_ref().unwrap_or(&false);
+        let note = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed})
+            .to_string();
+        r.annotate(format!("{MUTATION}/{at}"), note);
+        if changed {
+            r.reinvocation.webhooks.changed();
+            r.reinvocation.wanted = true;
+        }
+        if hook.reinvocation_policy == "IfNeeded" {
+            r.reinvocation.webhooks.ran(&hook.key);
+        }
+        if let Err(failure) = outcome {
+            tolerate(hook, failure)?;
+            r.annotate(format!("failed-open.{MUTATION}/{at}"), hook.name.clone());
         }
     }
-    for (hook, _) in again.iter().filter(|(_, stale)| *stale) {
-        changed |= call_mutating(objects, hook, r).await?;
-    }
-    Ok(changed)
+    r.reinvocation.webhooks.end(r.object.as_deref());
+    Ok(())
 }
 
-async fn call_mutating(
-    objects: &dyn Objects,
-    hook: &Value,
+/// Calls one webhook and applies its patch; true if that changed the object.
+async fn change(
+    chain: &Chain,
+    hook: &Hook,
+    target: &Target,
     r: &mut AdmissionRequest<'_>,
-) -> Result<bool, StatusError> {
-    if !rules::matches(objects, hook, r).await? {
+    at: &str,
+) -> Result<bool, Failure> {
+    let answer = ask(chain, hook, target, r, true).await?;
+    let (patch, patch_type) = (answer.patch.clone(), answer.patch_type.clone());
+    accept(hook, answer, r)?;
+    if patch.is_empty() {
         return Ok(false);
     }
-    let answer = match call(objects, hook, r).await {
-        Ok(answer) => answer,
-        Err(refusal) => return tolerate(hook, refusal).map(|()| false),
-    };
-    r.warnings.extend(answer.warnings);
-    let Some(patch) = answer.patch.filter(|p| !p.is_empty()) else { return Ok(false) };
-    let patch = STANDARD.decode(patch).ok().and_then(|p| serde_json::from_slice::<Value>(&p).ok());
-    let Some(patch) = patch.filter(|_| answer.patch_type.as_deref() == Some("JSONPatch")) else {
-        let why = "received undecodable patch in webhook response".to_owned();
-        return tolerate(hook, Refusal::Failed(why)).map(|()| false);
-    };
-    if items(&patch).is_empty() {
+    let parsed: Value = serde_json::from_slice(&patch)
+        .map_err(|e| Failure::Call(format!("received undecodable patch in webhook response: {e}")))?;
+    if parsed.as_array().is_some_and(Vec::is_empty) {
         return Ok(false);
     }
-    let Some(object) = r.object.as_deref_mut() else {
-        return Err(StatusError::internal(format!(
-            "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
-            text(hook, "/name")
-        )));
-    };
-    let patched = keelson_machinery::patch::json_patch(object, &patch).map_err(StatusError::internal)?;
-    let changed = patched != *object;
-    *object = patched;
+    let internal = |e: &dyn std::fmt::Display| Failure::Refused(StatusError::internal(e));
+    if r.object.is_none() {
+        let why = "attempted to modify the object, which is not supported for this operation";
+        return Err(internal(&format!("admission webhook {} {why}", quote(&hook.name))));
+    }
+    if patch_type != "JSONPatch" {
+        return Err(Failure::Call(format!("unsupported patch type {}", quote(&patch_type))));
+    }
+    let seen = Versioned::new(chain.objects(), r, target).await.map_err(Failure::Refused)?;
+    let patched =
+        keelson_machinery::patch::json_patch(seen.object.as_deref().unwrap_or(&Value::Null), &parsed)
+            .map_err(|e| internal(&e))?;
+    let stored = chain.objects().as_stored(&target.gvr, patched).await.map_err(Failure::Refused)?;
+    let note = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": parsed,
+        "patchType": "JSONPatch"});
+    r.annotate(format!("{PATCH}/{at}"), note.to_string());
+    let Some(object) = r.object.as_deref_mut() else { return Ok(false) };
+    let changed = *object != stored;
+    *object = stored;
     Ok(changed)
 }
 
 /// Asks the validating webhooks, all at once; the first refusal in their order counts.
-pub async fn validate(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
-    if exempt(r) {
+pub async fn validate(chain: &Chain, r: &mut AdmissionRequest<'_>) -> Result<(), StatusError> {
+    let hooks = chain.webhooks.validating.get(chain.objects(), || hook::all(chain.objects(), VALIDATING));
+    if hooks.is_empty() || is_admission_configuration(r) {
         return Ok(());
     }
-    let hooks = hooks(objects, "validatingwebhookconfigurations");
-    let mut matching = Vec::new();
-    for hook in &hooks {
-        if rules::matches(objects, hook, r).await? {
-            matching.push(hook);
+    let mut relevant = Vec::new();
+    for hook in hooks.iter() {
+        if let Some(target) = wanted(chain, hook, r).await? {
+            relevant.push((hook, target));
         }
     }
     let request = &*r;
-    let answers = join_all(matching.iter().map(|hook| call(objects, hook, request))).await;
-    for (hook, answer) in matching.into_iter().zip(answers) {
-        match answer {
-            Ok(answer) => r.warnings.extend(answer.warnings),
-            Err(refusal) => tolerate(hook, refusal)?,
-        }
+    let answers =
+        join_all(relevant.iter().map(|(hook, target)| ask(chain, hook, target, request, false))).await;
+    let mut verdict = Ok(());
+    for (index, ((hook, _), answer)) in relevant.into_iter().zip(answers).enumerate() {
+        let outcome = match answer.and_then(|answer| accept(hook, answer, r)) {
+            Ok(()) => Ok(()),
+            Err(failure) => tolerate(hook, failure).map(|()| {
+                r.annotate(format!("failed-open.{VALIDATION}/round_0_index_{index}"), hook.name.clone());
+            }),
+        };
+        verdict = verdict.and(outcome);
     }
-    Ok(())
+    verdict
 }
 
-/// Nobody may lock the cluster out of repairing its own admission.
-fn exempt(r: &AdmissionRequest<'_>) -> bool {
-    const RESOURCES: [&str; 6] = [
-        "validatingwebhookconfigurations",
-        "mutatingwebhookconfigurations",
-        "validatingadmissionpolicies",
-        "validatingadmissionpolicybindings",
-        "mutatingadmissionpolicies",
-        "mutatingadmissionpolicybindings",
-    ];
-    r.gvr.group == GROUP && RESOURCES.contains(&r.gvr.resource.as_str())
+/// In which version the webhook wants to see the request, if at all.
+async fn wanted(chain: &Chain, hook: &Hook, r: &AdmissionRequest<'_>) -> Result<Option<Target>, StatusError> {
+    let Some(target) = hook.constraints.target(chain.objects(), r).await? else { return Ok(None) };
+    if hook.conditions.is_empty() {
+        return Ok(Some(target));
+    }
+    let seen = Versioned::new(chain.objects(), r, &target).await?;
+    let (facts, asker) = (Facts::of(r, &target), Asker::new(chain.authorizer(), r.user));
+    let holds = hook.conditions.hold_for(&facts, &seen, &asker);
+    let holds = holds.map_err(|why| StatusError::forbidden(&r.gvr.group_resource(), r.name, why))?;
+    Ok(Some(target).filter(|_| holds))
 }
 
-/// All webhooks of a kind in the order in which they are called.
-fn hooks(objects: &dyn Objects, resource: &str) -> Vec<Value> {
-    let mut configurations = objects.list(&Gvr::new(GROUP, "v1", resource), "");
-    configurations.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
-    configurations.iter().flat_map(|c| items(&c["webhooks"]).to_vec()).collect()
+/// Takes over what the answer says beside yes or no.
+fn accept(hook: &Hook, answer: Answer, r: &mut AdmissionRequest<'_>) -> Result<(), Failure> {
+    r.warnings.extend(answer.warnings);
+    for (key, value) in answer.annotations {
+        r.annotate(format!("{}/{key}", hook.name), value);
+    }
+    if answer.allowed {
+        return Ok(());
+    }
+    Err(Failure::Refused(review::rejection(&hook.name, answer.status.as_ref())))
 }
 
-fn tolerate(hook: &Value, refusal: Refusal) -> Result<(), StatusError> {
-    match refusal {
-        Refusal::Rejected(status) => Err(status),
-        Refusal::Failed(why) => {
-            let message = format!("failed calling webhook {:?}: {why}", text(hook, "/name"));
-            if hook["failurePolicy"] == "Ignore" {
+fn tolerate(hook: &Hook, failure: Failure) -> Result<(), StatusError> {
+    match failure {
+        Failure::Refused(status) => Err(status),
+        Failure::Call(why) => {
+            let message = format!("failed calling webhook {}: {why}", quote(&hook.name));
+            if hook.ignores_failure() {
                 tracing::warn!(message, "failing open");
                 return Ok(());
             }
@@ -152,120 +194,25 @@ fn tolerate(hook: &Value, refusal: Refusal) -> Result<(), StatusError> {
     }
 }
 
-async fn call(objects: &dyn Objects, hook: &Value, r: &AdmissionRequest<'_>) -> Result<Answer, Refusal> {
-    if r.dry_run && !matches!(text(hook, "/sideEffects"), "None" | "NoneOnDryRun") {
-        let why = format!("admission webhook {:?} does not support dry run", text(hook, "/name"));
-        return Err(Refusal::Rejected(StatusError::bad_request(why)));
-    }
-    if !items(&hook["matchConditions"]).is_empty() {
-        let why = "matchConditions are not supported by this server yet".to_owned();
-        return Err(Refusal::Failed(why));
+async fn ask(
+    chain: &Chain,
+    hook: &Hook,
+    target: &Target,
+    r: &AdmissionRequest<'_>,
+    mutating: bool,
+) -> Result<Answer, Failure> {
+    if r.dry_run && !matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun") {
+        let why = format!("admission webhook {} does not support dry run", quote(&hook.name));
+        return Err(Failure::Refused(StatusError::bad_request(why)));
     }
     let uid = uuid::Uuid::new_v4().to_string();
-    let versions = items(&hook["admissionReviewVersions"]);
-    let version = if versions.iter().any(|v| v == "v1") { "v1" } else { "v1beta1" };
-    let review = review(&uid, version, r).to_string().into_bytes();
-    let timeout = Duration::from_secs(hook["timeoutSeconds"].as_u64().unwrap_or(DEFAULT_TIMEOUT_SECONDS));
-    let body = crate::webhook::post(objects, &hook["clientConfig"], timeout, review)
+    let version = review::version(&hook.admission_review_versions).map_err(Failure::Call)?;
+    let seen = Versioned::new(chain.objects(), r, target).await.map_err(Failure::Refused)?;
+    let body = review::encode(&uid, version, request(r, target), &seen);
+    let timeout = Duration::from_secs(hook.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT));
+    let body = client::post(chain.objects(), &hook.client_config, timeout, body)
         .await
-        .map_err(|e| Refusal::Failed(format!("failed to call webhook: {e}")))?;
-    let answer =
-        read(&body, &uid).map_err(|e| Refusal::Failed(format!("received invalid webhook response: {e}")))?;
-    if answer.allowed {
-        return Ok(answer);
-    }
-    Err(Refusal::Rejected(rejection(text(hook, "/name"), answer.status.as_ref())))
-}
-
-fn review(uid: &str, version: &str, r: &AdmissionRequest<'_>) -> Value {
-    let kind = json!({"group": r.gvk.group, "version": r.gvk.version, "kind": r.gvk.kind});
-    let resource = json!({"group": r.gvr.group, "version": r.gvr.version, "resource": r.gvr.resource});
-    let mut request = json!({
-        "uid": uid, "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-        "operation": r.op.as_str(), "userInfo": r.user, "dryRun": r.dry_run,
-        "object": r.object.as_deref().cloned().unwrap_or_default(),
-        "oldObject": r.old.cloned().unwrap_or_default(),
-        "options": r.options,
-    });
-    for (keys, value) in [
-        (&["subResource", "requestSubResource"][..], r.subresource),
-        (&["name"][..], r.name),
-        (&["namespace"][..], r.namespace),
-    ] {
-        if !value.is_empty() {
-            keys.iter().for_each(|key| request[*key] = value.into());
-        }
-    }
-    json!({"apiVersion": format!("admission.k8s.io/{version}"), "kind": "AdmissionReview", "request": request})
-}
-
-fn read(body: &[u8], uid: &str) -> Result<Answer, String> {
-    #[derive(Deserialize)]
-    struct Review {
-        response: Option<Answer>,
-    }
-    let review: Review = serde_json::from_slice(body).map_err(|e| e.to_string())?;
-    let answer = review.response.ok_or("webhook response was absent")?;
-    if answer.uid != uid {
-        return Err(format!("expected response.uid={uid:?}, got {:?}", answer.uid));
-    }
-    Ok(answer)
-}
-
-/// What the caller is told when a webhook says no: its own status, if it gave one.
-fn rejection(hook: &str, status: Option<&Value>) -> StatusError {
-    let part = |key: &str| status.and_then(|s| s[key].as_str()).unwrap_or_default();
-    let code = status.and_then(|s| s["code"].as_u64()).filter(|c| (400..600).contains(c)).unwrap_or(400);
-    let denied = format!("admission webhook {hook:?} denied the request");
-    let message = match (part("message"), part("reason")) {
-        ("", "") => format!("{denied} without explanation"),
-        ("", reason) => format!("{denied}: {reason}"),
-        (message, _) => format!("{denied}: {message}"),
-    };
-    let reason: Reason = serde_json::from_value(part("reason").into()).unwrap_or_default();
-    let error = StatusError::new(code as u16, reason, message);
-    match status.and_then(|s| serde_json::from_value(s["details"].clone()).ok()) {
-        Some(details) => error.with_details(details),
-        None => error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rejection_carries_the_webhooks_words() {
-        let cases = [
-            (None, 400, r#"admission webhook "h.x" denied the request without explanation"#),
-            (
-                Some(json!({"message": "no", "code": 403})),
-                403,
-                r#"admission webhook "h.x" denied the request: no"#,
-            ),
-            (
-                Some(json!({"reason": "because"})),
-                400,
-                r#"admission webhook "h.x" denied the request: because"#,
-            ),
-            (
-                Some(json!({"message": "odd", "code": 200})),
-                400,
-                r#"admission webhook "h.x" denied the request: odd"#,
-            ),
-        ];
-        for (status, code, message) in cases {
-            let got = rejection("h.x", status.as_ref());
-            assert_eq!((got.code(), got.message()), (code, message));
-        }
-    }
-
-    #[test]
-    fn an_answer_to_another_question_is_none() {
-        let body = |uid: &str| json!({"response": {"uid": uid, "allowed": true}}).to_string();
-        assert!(read(body("a").as_bytes(), "a").is_ok_and(|a| a.allowed));
-        assert!(read(body("b").as_bytes(), "a").is_err());
-        assert!(read(b"{}", "a").is_err());
-        assert!(read(b"not json", "a").is_err());
-    }
+        .map_err(|e| Failure::Call(format!("failed to call webhook: {e}")))?;
+    review::read(&body, &uid, version, mutating)
+        .map_err(|e| Failure::Call(format!("received invalid webhook response: {e}")))
 }

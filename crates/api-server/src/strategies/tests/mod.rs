@@ -9,64 +9,11 @@ use keelson_api_types::FieldError;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::admission::testing::MapObjects;
 use crate::alloc::Allocators;
 use crate::alloc::testing::MapPorts;
 use crate::config::PortRange;
-use crate::types::{Change, Objects, UserInfo};
-
-/// A server without objects.
-struct Nothing;
-
-impl Objects for Nothing {
-    fn get(&self, _: &Gvr, _: &str, _: &str) -> Option<std::sync::Arc<Value>> {
-        None
-    }
-
-    fn get_fresh<'a>(
-        &'a self,
-        _: &'a Gvr,
-        _: &'a str,
-        _: &'a str,
-    ) -> futures::future::BoxFuture<'a, Result<Option<std::sync::Arc<Value>>, StatusError>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn list(&self, _: &Gvr, _: &str) -> Vec<std::sync::Arc<Value>> {
-        Vec::new()
-    }
-
-    fn create<'a>(
-        &'a self,
-        _: &'a Gvr,
-        _: &'a str,
-        object: Value,
-    ) -> futures::future::BoxFuture<'a, Result<Value, StatusError>> {
-        Box::pin(async { Ok(object) })
-    }
-
-    fn update<'a>(
-        &'a self,
-        _: &'a Gvr,
-        _: &'a str,
-        _: &'a str,
-        object: Value,
-    ) -> futures::future::BoxFuture<'a, Result<Value, StatusError>> {
-        Box::pin(async { Ok(object) })
-    }
-
-    fn delete<'a>(
-        &'a self,
-        _: &'a Gvr,
-        _: &'a str,
-        _: &'a str,
-    ) -> futures::future::BoxFuture<'a, Result<(), StatusError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn subscribe(&self, _: &Gvr) -> tokio::sync::mpsc::UnboundedReceiver<Change> {
-        tokio::sync::mpsc::unbounded_channel().1
-    }
-}
+use crate::types::UserInfo;
 
 fn with_ctx<T>(gvr: &Gvr, subresource: &str, act: impl FnOnce(&Ctx<'_>) -> T) -> T {
     let user = UserInfo { name: "alice".into(), groups: vec!["devs".into()], ..UserInfo::default() };
@@ -86,7 +33,7 @@ fn with_ctx<T>(gvr: &Gvr, subresource: &str, act: impl FnOnce(&Ctx<'_>) -> T) ->
         name: "x",
         user: &user,
         dry_run: false,
-        objects: &Nothing,
+        objects: &MapObjects::default(),
         allocators: &allocators,
     })
 }
