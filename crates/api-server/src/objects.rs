@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::admission::policy::type_check;
 use crate::app::App;
 use crate::cache::{Caches, ChangeKind, Entry, ResourceCache};
+use crate::custom::Custom;
 use crate::meta;
 use crate::options::{DeleteOptions, WriteOptions};
 use crate::registry::Resource;
@@ -128,10 +129,21 @@ impl Objects for App {
     }
 
     fn as_served<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
-        Box::pin(async move { Ok(self.known(gvr)?.conversion.to_served(object)) })
+        Box::pin(async move {
+            let resource = self.known(gvr)?;
+            match &resource.custom {
+                Some(custom) => in_version(self, custom, object, gvr).await,
+                None => Ok(resource.conversion.to_served(object)),
+            }
+        })
     }
 
-    fn as_stored<'a>(&'a self, gvr: &'a Gvr, mut object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+    fn as_admitted<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        mut object: Value,
+        request: &'a Gvr,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
         Box::pin(async move {
             let resource = self.known(gvr)?;
             prune::check(type_of(&resource, &object), &mut object, FieldValidation::Ignore)
@@ -140,7 +152,14 @@ impl Objects for App {
                 object = resource.conversion.to_stored(object);
                 resource.strategy.default(&mut object);
             }
-            Ok(object)
+            match &resource.custom {
+                Some(custom) if gvr != request => {
+                    let mut object = in_version(self, custom, object, request).await?;
+                    self.known(request)?.strategy.default(&mut object);
+                    Ok(object)
+                }
+                _ => Ok(object),
+            }
         })
     }
 
@@ -231,4 +250,13 @@ async fn follow(caches: Arc<Caches>, cache: Arc<ResourceCache>, sender: Unbounde
             }
         }
     }
+}
+
+/// A custom object in another of its versions; its subresources of another kind have none.
+async fn in_version(app: &App, custom: &Custom, object: Value, gvr: &Gvr) -> Result<Value, StatusError> {
+    if object["kind"] != *custom.versions.kind {
+        return Ok(object);
+    }
+    let converted = custom.versions.convert(app, vec![object], &gvr.api_version()).await?;
+    Ok(converted.into_iter().next().unwrap_or_default())
 }

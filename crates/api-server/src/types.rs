@@ -276,8 +276,14 @@ pub trait Objects: Send + Sync {
     fn resource_of(&self, gvk: &Gvk) -> Option<(Gvr, bool)>;
     /// A stored object as a version shows it.
     fn as_served<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>>;
-    /// A version's object as it would be stored: without unknown fields and with the defaults of that version.
-    fn as_stored<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>>;
+    /// A version's object as the admission of a request sees it: without unknown fields, with the defaults of that
+    /// version, and then stored or, a custom one, in the version of the request.
+    fn as_admitted<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        object: Value,
+        request: &'a Gvr,
+    ) -> BoxFuture<'a, Result<Value, StatusError>>;
     /// The kind of a resource and its schema, without references.
     fn schema(&self, gvr: &Gvr) -> Option<(Gvk, Value)>;
     /// A version's object with what `applied` sets of it; why that cannot be.

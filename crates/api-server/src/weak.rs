@@ -82,8 +82,13 @@ impl Objects for WeakObjects {
         async move { self.server()?.as_served(gvr, object).await }.boxed()
     }
 
-    fn as_stored<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
-        async move { self.server()?.as_stored(gvr, object).await }.boxed()
+    fn as_admitted<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        object: Value,
+        request: &'a Gvr,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
+        async move { self.server()?.as_admitted(gvr, object, request).await }.boxed()
     }
 
     fn schema(&self, gvr: &Gvr) -> Option<(Gvk, Value)> {

@@ -122,7 +122,12 @@ impl Objects for MapObjects {
         async move { Ok(object) }.boxed()
     }
 
-    fn as_stored<'a>(&'a self, _gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+    fn as_admitted<'a>(
+        &'a self,
+        _gvr: &'a Gvr,
+        object: Value,
+        _request: &'a Gvr,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
         async move { Ok(object) }.boxed()
     }
 

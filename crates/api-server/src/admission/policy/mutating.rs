@@ -221,8 +221,12 @@ impl Call<'_> {
             }
         };
         drop(seen);
-        let stored =
-            self.chain.objects().as_stored(&self.target.gvr, changed).await.map_err(Failure::Refused)?;
+        let stored = self
+            .chain
+            .objects()
+            .as_admitted(&self.target.gvr, changed, r.gvr)
+            .await
+            .map_err(Failure::Refused)?;
         if let Some(object) = r.object.as_deref_mut() {
             *object = stored;
         }

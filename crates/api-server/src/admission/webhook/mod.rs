@@ -117,7 +117,7 @@ async fn change(
     let patched =
         keelson_machinery::patch::json_patch(seen.object.as_deref().unwrap_or(&Value::Null), &parsed)
             .map_err(|e| internal(&e))?;
-    let stored = chain.objects().as_stored(&target.gvr, patched).await.map_err(Failure::Refused)?;
+    let stored = chain.objects().as_admitted(&target.gvr, patched, r.gvr).await.map_err(Failure::Refused)?;
     let note = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": parsed,
         "patchType": "JSONPatch"});
     r.annotate(format!("{PATCH}/{at}"), note.to_string());
