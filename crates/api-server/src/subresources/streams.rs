@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use keelson_api_types::status::Details;
-use keelson_api_types::{Gvk, GroupResource, Gvr, Reason, StatusError};
+use keelson_api_types::{GroupResource, Gvk, Gvr, Reason, StatusError};
 use keelson_streams::output;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
