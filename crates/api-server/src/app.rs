@@ -41,6 +41,8 @@ pub struct App {
     pub started: jiff::Timestamp,
     /// Cancelled when no further requests are taken: after the daemon's own shutdown by the configured delay.
     pub shutdown: CancellationToken,
+    /// Cancelled when the last request has been answered: until then the caches follow the store.
+    pub ended: CancellationToken,
     pub backends: Backends,
     pub aggregation: Aggregation,
     pub allocators: Allocators,

@@ -107,11 +107,12 @@ pub async fn start(
         health: daemon.health.clone(),
         metrics: daemon.metrics.clone(),
         shutdown: closing.clone(),
+        ended: CancellationToken::new(),
         backends,
         aggregation,
         emptying: Default::default(),
     });
-    caches.start(closing.clone()).await.map_err(Error::Load)?;
+    caches.start(app.ended.clone()).await.map_err(Error::Load)?;
     app.allocators.load(&*app);
     let built = security(&app.config, app.clone(), address).map_err(Error::Security)?;
     let _ = app.security.set(built);

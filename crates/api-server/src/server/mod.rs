@@ -122,6 +122,7 @@ impl Listener {
             tracing::warn!("some requests did not end in time");
         }
         app.backends.end_tunnels().await;
+        app.ended.cancel();
     }
 }
 
