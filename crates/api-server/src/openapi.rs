@@ -18,7 +18,7 @@ use crate::response;
 pub async fn serve(app: &Arc<App>, call: &mut Call) -> Option<Result<Response, StatusError>> {
     let path = call.info.path.trim_end_matches('/').to_owned();
     if path == "/openapi/v2" {
-        return Some(v2(app, call).map(|answer| encoded(call, answer)));
+        return Some(v2(app, call));
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
@@ -83,21 +83,6 @@ fn wants_protobuf(call: &Call) -> bool {
     PROTOBUF.contains(&first.split(';').next().unwrap_or_default().trim())
 }
 
-/// The JSON document in the form asked for.
-fn encoded(call: &Call, answer: Response) -> Response {
-    let (mut parts, body) = answer.into_parts();
-    match body {
-        Body::Whole(Some(document)) if wants_protobuf(call) => match openapi::v2_protobuf(&document) {
-            Ok(message) => {
-                parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF[1]));
-                Response::from_parts(parts, Body::Whole(Some(message.into())))
-            }
-            Err(error) => response::error(&StatusError::internal(error)),
-        },
-        body => Response::from_parts(parts, body),
-    }
-}
-
 fn v2(app: &App, call: &Call) -> Result<Response, StatusError> {
     if !wants_protobuf(call) {
         call.accepted()?;
@@ -108,7 +93,16 @@ fn v2(app: &App, call: &Call) -> Result<Response, StatusError> {
         Some(answer) if app.aggregation.remotes().is_empty() => return Ok(answer),
         _ => app.aggregation.v2(openapi::v2_hash(&custom), || openapi::v2(&custom)),
     };
-    Ok(unchanged(call, &etag).unwrap_or_else(|| tagged(call, &etag, document)))
+    if let Some(answer) = unchanged(call, &etag) {
+        return Ok(answer);
+    }
+    if !wants_protobuf(call) {
+        return Ok(tagged(call, &etag, document));
+    }
+    let message = openapi::v2_protobuf(&document).map_err(StatusError::internal)?;
+    let mut answer = tagged(call, &etag, message.into());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF[1]));
+    Ok(answer)
 }
 
 fn v3(app: &App, call: &Call, group: &str, version: &str) -> Result<Response, StatusError> {

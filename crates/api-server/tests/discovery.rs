@@ -1,5 +1,7 @@
 //! What clients ask before anything else.
 
+use std::io::Read;
+
 use serde_json::json;
 
 use crate::support::Server;
@@ -63,6 +65,16 @@ async fn the_openapi_documents_are_served() {
     assert!(apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
     let v2 = admin.get("/openapi/v2").await.expect(200);
     assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    // Go's clients ask for the message, compressed.
+    let asking = admin
+        .with("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+        .with("accept-encoding", "gzip");
+    let packed = asking.get("/openapi/v2").await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert_eq!(packed.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    let mut message = Vec::new();
+    flate2::read::GzDecoder::new(&packed.bytes[..]).read_to_end(&mut message).unwrap();
+    assert!(message.starts_with(b"\x0a\x032.0"), "{:?}", &message[..16]);
 }
 
 #[tokio::test]
