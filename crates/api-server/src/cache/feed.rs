@@ -1,12 +1,13 @@
 //! Keeps all caches current from one watch of the store, and says how far they have come.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use keelson_api_types::StatusError;
 use keelson_store::{Event, EventKind, KeyValue, RangeOptions, Store, WatchItem};
 use parking_lot::RwLock;
@@ -193,7 +194,7 @@ impl Caches {
         let caches = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = caches.follow() => {}
+                () = caches.follow_on() => {}
                 () = shutdown.cancelled() => {}
             }
         });
@@ -229,6 +230,18 @@ impl Caches {
             slot.cache.reset(revision, per_storage.remove(&*name).unwrap_or_default());
         }
         Ok(revision)
+    }
+
+    /// Follows for good: a fault on the way ends in a fresh start, not in caches that stand still.
+    async fn follow_on(&self) {
+        while AssertUnwindSafe(self.follow()).catch_unwind().await.is_err() {
+            tracing::error!("following the store failed on a fault of the server's own; starting over");
+            self.following.store(false, Ordering::Release);
+            match self.load().await {
+                Ok(revision) => drop(self.applied.send_replace(revision)),
+                Err(error) => self.recover(error).await,
+            }
+        }
     }
 
     async fn follow(&self) {

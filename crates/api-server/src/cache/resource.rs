@@ -103,6 +103,7 @@ impl ResourceCache {
                 *slot = Arc::new(entry);
             }
         }
+        inner.bytes = inner.entries.values().map(|entry| entry.bytes.len()).sum();
     }
 
     /// What matches below `prefix` (`namespace/`, or empty) after the key `after`, at most `limit` (0: all).
@@ -283,6 +284,20 @@ mod tests {
         let page = cache.list_at(4, "", Some("a/x"), 1, all).unwrap();
         assert_eq!((keys(&page), page.remaining), (vec!["a/y@3".to_owned()], 1));
         assert_eq!(cache.list_at(0, "", None, 0, all).err(), Some(TooOld { oldest: 1 }));
+    }
+
+    #[test]
+    fn the_size_follows_what_is_read_anew() {
+        let cache = ResourceCache::new(1);
+        cache.apply("a", 2, Some(entry("a", 2)));
+        let longer = |old: &Entry| {
+            let bytes = Bytes::from([&old.bytes[..], b"        "].concat());
+            Some(Entry::new(old.key.clone(), old.revision, bytes, Default::default(), Box::default()))
+        };
+        cache.reindex(longer);
+        assert_eq!(cache.size(), (1, entry("a", 2).bytes.len() + 8));
+        cache.apply("a", 3, None);
+        assert_eq!(cache.size(), (0, 0));
     }
 
     #[test]
