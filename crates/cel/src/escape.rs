@@ -1,10 +1,9 @@
 //! Field names of the API as CEL identifiers, and back.
 
-const KEYWORDS: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
+/// The grammar's own words beside the reserved ones.
+const LITERALS: [&str; 4] = ["true", "false", "null", "in"];
+/// Legal as field names, not as variables or functions.
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
@@ -26,12 +25,17 @@ const KEYWORDS: [&str; 21] = [
 const ESCAPES: [(&str, &str); 4] =
     [("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__")];
 
+/// Whether a name is one of the language's own words.
+pub fn is_keyword(name: &str) -> bool {
+    LITERALS.contains(&name) || RESERVED.contains(&name)
+}
+
 /// The identifier that an expression selects a field by, `None` where no expression can.
 pub fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    if KEYWORDS.contains(&name) {
+    if is_keyword(name) {
         return Some(format!("__{name}__"));
     }
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-/".contains(&b)) {
@@ -68,7 +72,7 @@ pub fn unescape(identifier: &str) -> Option<String> {
         out.push_str(&rest[..start]);
         match ESCAPES.iter().find(|(_, escaped)| escaped[2..].strip_suffix("__") == Some(word)) {
             Some((plain, _)) => out.push_str(plain),
-            None if KEYWORDS.contains(&word) && length + 4 == identifier.len() => out.push_str(word),
+            None if is_keyword(word) && length + 4 == identifier.len() => out.push_str(word),
             None => return None,
         }
         rest = &rest[end..];

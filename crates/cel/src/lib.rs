@@ -40,7 +40,7 @@ pub use error::{
     Budget, ESTIMATED_CRD_LIMIT, ESTIMATED_LIMIT, EvalError, MATCH_CONDITIONS_BUDGET, MAX_MESSAGE_SIZE,
     PER_CALL_LIMIT, RUNTIME_BUDGET,
 };
-pub use escape::{escape, unescape};
+pub use escape::{escape, is_keyword, unescape};
 pub use estimate::Range as Cost;
 pub use functions::{NamedFormat, Url};
 pub use source::{CompileError, CompileErrors};

@@ -1,6 +1,7 @@
 //! Recursive descent over the CEL grammar; macros are expanded as their calls are read.
 
 use crate::ast::{Ast, Entry, Expr, Field, Fold, Id, Item, Kind, Name};
+use crate::escape::RESERVED;
 use crate::lexer::{Spanned, Token, tokens};
 use crate::macros;
 use crate::source::Sink;
@@ -16,26 +17,6 @@ const MAX_NODES: usize = 200_000;
 
 const STARTS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, \
                       BYTES, IDENTIFIER}";
-/// Legal as field names, not as variables or functions.
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// Parses a source; problems go to `sink`, and the tree is to be used only where there are none.
 pub(crate) fn parse(source: &str, sink: &mut Sink<'_>) -> Ast {

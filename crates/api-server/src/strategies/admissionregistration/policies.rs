@@ -13,30 +13,6 @@ use crate::admission::policy::mutating;
 const MUTATING_OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 const MAX_ANNOTATIONS: usize = 20;
 const MAX_ANNOTATION_EXPRESSION: usize = 5 << 10;
-/// CEL's own words, which cannot be names.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 pub struct Policy {
     pub mutating: bool,
@@ -183,7 +159,7 @@ fn is_identifier(name: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
     name.starts_with(letter)
         && name.chars().all(|c| letter(c) || c.is_ascii_digit())
-        && !RESERVED.contains(&name)
+        && !keelson_cel::is_keyword(name)
 }
 
 fn validations(root: &At<'_>, spec: &At<'_>, compiler: &Compiler, names: Names, e: &mut Errors) {
