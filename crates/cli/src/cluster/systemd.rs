@@ -133,13 +133,17 @@ impl Units {
         if !Path::new(UNIT_DIR).join(self.target()).exists() {
             return Ok(None);
         }
-        let mut states = Vec::new();
-        for (name, _) in &self.services {
-            let shown = ["show", "--property=MainPID,NRestarts,Result,ExecMainStatus", &self.unit(name)];
-            states.push(state(name, &systemctl(&shown).await?));
-        }
-        Ok(Some(states))
+        let units: Vec<String> = self.services.iter().map(|(name, _)| self.unit(name)).collect();
+        let mut show = vec!["show", "--property=MainPID,NRestarts,Result,ExecMainStatus"];
+        show.extend(units.iter().map(String::as_str));
+        let names = self.services.iter().map(|(name, _)| *name);
+        Ok(Some(states(names, &systemctl(&show).await?)))
     }
+}
+
+/// What `systemctl show` says of several units, a paragraph each in the order asked for.
+fn states<'a>(names: impl Iterator<Item = &'a str>, shown: &str) -> Vec<ComponentState> {
+    names.zip(shown.split("\n\n")).map(|(name, shown)| state(name, shown)).collect()
 }
 
 /// `systemctl show`'s lines as a component's state.
@@ -236,5 +240,8 @@ mod tests {
         let failing = state("dns", "MainPID=0\nNRestarts=3\nResult=exit-code\nExecMainStatus=2\n");
         assert_eq!((failing.pid, failing.restarts), (None, 3));
         assert_eq!(failing.last_exit.as_deref(), Some("exit-code, exit status 2"));
+        let both = states(["a", "b"].into_iter(), "MainPID=7\nNRestarts=0\n\nMainPID=8\nNRestarts=2\n");
+        let both: Vec<_> = both.iter().map(|s| (s.name.as_str(), s.pid, s.restarts)).collect();
+        assert_eq!(both, [("a", Some(7), 0), ("b", Some(8), 2)]);
     }
 }
