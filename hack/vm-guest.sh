@@ -43,5 +43,5 @@ ctl rollout status deployment/hello --timeout 60s || fail "pods after the crashe
 
 ctl cluster down --purge || fail "cluster down"
 [ -z "$(systemctl list-unit-files --no-legend 'keelson*')" ] || fail "units are left"
-pgrep keelson- && fail "daemons are left"
+grep -ls '^keelson-' /proc/[0-9]*/comm && fail "daemons are left"
 echo "VM TEST PASSED"
