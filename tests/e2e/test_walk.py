@@ -1,9 +1,11 @@
 """The README's walk, with the stock kubectl, against real containers."""
 
 import collections
+import datetime
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import threading
@@ -126,6 +128,11 @@ def test_exec_with_a_terminal(cluster):
         os.close(primary)
 
 
+def chains_of_web():
+    rules = subprocess.check_output(["nft", "-t", "list", "table", "ip", "keelson-e2e"], text=True)
+    return re.findall(r"chain svc-default/web/tcp/http/\S+", rules)
+
+
 def test_a_rolling_update_fails_no_request_and_can_be_undone(cluster):
     url = addresses(cluster)[0]
     stop, failures, versions = threading.Event(), [], set()
@@ -135,7 +142,7 @@ def test_a_rolling_update_fails_no_request_and_can_be_undone(cluster):
             try:
                 versions.add(fetch(url).split()[1])
             except OSError as error:
-                failures.append(error)
+                failures.append((datetime.datetime.now(datetime.UTC).isoformat(), error))
 
     threads = [threading.Thread(target=client) for _ in range(3)]
     for thread in threads:
@@ -150,7 +157,9 @@ def test_a_rolling_update_fails_no_request_and_can_be_undone(cluster):
         stop.set()
         for thread in threads:
             thread.join()
-    assert not failures and versions == {"one", "two"}
+    assert not failures, (failures, cluster.kubectl("get", "events,pods,endpointslices", "-o", "wide").stdout)
+    assert versions == {"one", "two"}
+    eventually("rules that lead nowhere are gone", lambda: len(chains_of_web()) == 1)
     history = cluster.kubectl("rollout", "history", "deployment/web").stdout
     assert history.split()[-4:-3] == ["2"] or "3" in history
 

@@ -36,17 +36,30 @@ pub struct Change {
 }
 
 /// The present plan. It starts empty and is fed Service by Service.
+///
+/// A packet reads the rules of the generation that it began with, but the elements of their sets as they are now. Rules
+/// that went with the transaction that replaced them would find their sets empty and let the packet pass unchanged, to
+/// be refused. So what nothing leads to any more stays until [`Planner::sweep`] was called twice.
 #[derive(Debug)]
 pub struct Planner {
     options: Options,
     services: BTreeMap<ServiceName, (Service, Contribution)>,
     /// How many Services contribute each shared element.
     shared: BTreeMap<(&'static str, String), usize>,
+    /// What nothing leads to: since the last sweep, and since before it.
+    unused: [Leftovers; 2],
+}
+
+/// Names of chains and sets that are still in the kernel.
+#[derive(Debug, Default)]
+struct Leftovers {
+    chains: BTreeSet<String>,
+    sets: BTreeSet<String>,
 }
 
 impl Planner {
     pub fn new(options: Options) -> Self {
-        Self { options, services: BTreeMap::new(), shared: BTreeMap::new() }
+        Self { options, services: BTreeMap::new(), shared: BTreeMap::new(), unused: Default::default() }
     }
 
     pub fn services(&self) -> usize {
@@ -65,15 +78,36 @@ impl Planner {
         let before = old.as_ref().map_or(&nothing, |(_, c)| c);
         let after = new.as_ref().map_or(&nothing, |(_, c)| c);
         let (appeared, vanished) = self.count_shared(before, after);
-        let script = Transaction::new(&self.options.table).difference(before, after, &appeared, &vanished);
+        let mut script = Transaction::new(&self.options.table);
+        script.make(before, after, &mut self.unused);
+        script.lead(before, after, &appeared, &vanished);
         if let Some(new) = new {
             self.services.insert(name.clone(), new);
         }
-        Change { script, stale_flows }
+        Change { script: script.text, stale_flows }
+    }
+
+    /// Whether a sweep is due some time.
+    pub fn has_leftovers(&self) -> bool {
+        self.unused.iter().any(|unused| !unused.chains.is_empty() || !unused.sets.is_empty())
+    }
+
+    /// Removes what was unused at the last sweep already. A packet takes microseconds; let a second pass between two.
+    pub fn sweep(&mut self) -> String {
+        let [recent, before] = &mut self.unused;
+        let due = std::mem::replace(before, std::mem::take(recent));
+        let mut script = Transaction::new(&self.options.table);
+        // All are emptied before any goes, since they refer to one another.
+        for verb in ["flush chain", "delete chain"] {
+            due.chains.iter().for_each(|chain| script.line(verb, format_args!("{chain}")));
+        }
+        due.sets.iter().for_each(|set| script.line("delete set", format_args!("{set}")));
+        script.text
     }
 
     /// Replaces whatever table of this name is there by the whole plan, atomically.
-    pub fn whole(&self) -> String {
+    pub fn whole(&mut self) -> String {
+        self.unused = Default::default();
         let table = &self.options.table;
         let mut script = format!("add table ip {table}\ndelete table ip {table}\n");
         script.push_str(&self.skeleton());
@@ -84,8 +118,10 @@ impl Planner {
             all.affinity_sets.extend(contribution.affinity_sets.clone());
         }
         let appeared: Vec<_> = self.shared.keys().cloned().collect();
-        script.push_str(&Transaction::new(table).difference(&Contribution::default(), &all, &appeared, &[]));
-        script
+        let (nothing, mut rest) = (Contribution::default(), Transaction::new(table));
+        rest.make(&nothing, &all, &mut Default::default());
+        rest.lead(&nothing, &all, &appeared, &[]);
+        script + &rest.text
     }
 
     /// Which shared elements come and go with a change from one contribution to the other.
@@ -169,78 +205,65 @@ type Shared = (&'static str, String);
 /// An nft script in the making. All of one script takes effect at once or not at all.
 struct Transaction<'a> {
     table: &'a str,
-    script: String,
+    text: String,
 }
 
 impl<'a> Transaction<'a> {
     fn new(table: &'a str) -> Self {
-        Self { table, script: String::new() }
+        Self { table, text: String::new() }
     }
 
     fn line(&mut self, verb: &str, rest: std::fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
-        let _ = writeln!(self.script, "{verb} ip {} {rest}", self.table);
+        let _ = writeln!(self.text, "{verb} ip {} {rest}", self.table);
     }
 
-    /// What is new first, so that what refers to it can; what is gone last, when nothing refers to it any more.
-    fn difference(
-        mut self,
+    /// Adds the chains and sets that are new, unless they are left over, and leaves over those that are not wanted now.
+    fn make(&mut self, before: &Contribution, after: &Contribution, unused: &mut [Leftovers; 2]) {
+        for (set, timeout) in &after.affinity_sets {
+            // A timeout cannot be changed in place: a set that is there keeps its own.
+            let there =
+                before.affinity_sets.contains_key(set) | unused.iter_mut().any(|u| u.sets.remove(set));
+            if !there {
+                let timeout = timeout.as_secs();
+                let body =
+                    format_args!("{set} {{ type ipv4_addr; flags dynamic,timeout; timeout {timeout}s; }}");
+                self.line("add set", body);
+            }
+        }
+        let mut new: Vec<_> = after.chains.iter().filter(|(c, _)| !before.chains.contains_key(*c)).collect();
+        new.retain(|(chain, _)| !unused.iter_mut().any(|u| u.chains.remove(*chain)));
+        // Chains first, so that rules of one can lead to another.
+        new.iter().for_each(|(chain, _)| self.line("add chain", format_args!("{chain}")));
+        for (chain, rules) in new {
+            rules.iter().for_each(|rule| self.line("add rule", format_args!("{chain} {rule}")));
+        }
+        let [recent, _] = unused;
+        let gone = before.chains.keys().filter(|c| !after.chains.contains_key(*c));
+        recent.chains.extend(gone.cloned());
+        let gone = before.affinity_sets.keys().filter(|s| !after.affinity_sets.contains_key(*s));
+        recent.sets.extend(gone.cloned());
+    }
+
+    /// Changes where maps lead to.
+    fn lead(
+        &mut self,
         before: &Contribution,
         after: &Contribution,
         appeared: &[Shared],
         vanished: &[Shared],
-    ) -> String {
-        for (set, timeout) in &after.affinity_sets {
-            if before.affinity_sets.get(set) != Some(timeout) {
-                let body =
-                    format!("{{ type ipv4_addr; flags dynamic,timeout; timeout {}s; }}", timeout.as_secs());
-                if before.affinity_sets.contains_key(set) {
-                    // A timeout cannot be changed in place; the chains that use the set are rewritten below.
-                    continue;
-                }
-                self.line("add set", format_args!("{set} {body}"));
-            }
-        }
-        for chain in after.chains.keys().filter(|c| !before.chains.contains_key(*c)) {
-            self.line("add chain", format_args!("{chain}"));
-        }
-        for (chain, rules) in &after.chains {
-            if before.chains.get(chain) == Some(rules) {
-                continue;
-            }
-            if before.chains.contains_key(chain) {
-                self.line("flush chain", format_args!("{chain}"));
-            }
-            for rule in rules {
-                self.line("add rule", format_args!("{chain} {rule}"));
-            }
-        }
-        for (element, value) in &before.elements {
-            if after.elements.get(element) != Some(value) {
-                self.line("delete element", format_args!("{} {{ {} }}", element.0, element.1));
-            }
-        }
-        self.elements("delete element", vanished.iter().map(|(set, key)| (*set, key.clone())));
-        let changed =
-            after.elements.iter().filter(|(element, value)| before.elements.get(element) != Some(value));
-        let written = changed.map(|((container, key), value)| match value {
-            Some(value) => (*container, format!("{key} : {value}")),
-            None => (*container, key.clone()),
+    ) {
+        let differ = |a: &Contribution, b: &Contribution| -> Vec<_> {
+            let differ = a.elements.iter().filter(|(element, value)| b.elements.get(element) != Some(value));
+            differ.map(|((container, key), value)| ((*container, key.clone()), value.clone())).collect()
+        };
+        let gone = differ(before, after).into_iter().map(|(element, _)| element);
+        self.elements("delete element", gone.chain(vanished.iter().cloned()));
+        let written = differ(after, before).into_iter().map(|((container, key), value)| match value {
+            Some(value) => (container, format!("{key} : {value}")),
+            None => (container, key),
         });
-        self.elements("add element", written.collect::<Vec<_>>().into_iter());
-        self.elements("add element", appeared.iter().map(|(set, key)| (*set, key.clone())));
-        let gone: Vec<&String> = before.chains.keys().filter(|c| !after.chains.contains_key(*c)).collect();
-        // All are emptied before any goes, since they refer to one another.
-        for chain in &gone {
-            self.line("flush chain", format_args!("{chain}"));
-        }
-        for chain in gone {
-            self.line("delete chain", format_args!("{chain}"));
-        }
-        for set in before.affinity_sets.keys().filter(|s| !after.affinity_sets.contains_key(*s)) {
-            self.line("delete set", format_args!("{set}"));
-        }
-        self.script
+        self.elements("add element", written.chain(appeared.iter().cloned()));
     }
 
     /// One command per container, however many elements.

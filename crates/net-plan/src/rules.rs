@@ -4,10 +4,14 @@
 //! service-ips:  10.96.0.7 . tcp . 80  →  goto svc-…     picks a backend and rewrites the destination
 //! node-ports:               tcp . 30080 →  goto ext-…   marks for masquerading, then goto svc-…
 //! ```
+//! A chain's name ends with a digest of its rules, so that a chain never changes: what changes is where maps lead to.
+//! A packet that is under way keeps the chain that it entered, and the sets of that chain's rules.
+//!
 //! Traffic that comes from outside is masqueraded, so that answers come back through this node, unless the policy
 //! is `Local`, which keeps the client's address and uses endpoints of this node only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -28,6 +32,17 @@ pub struct Contribution {
     pub affinity_sets: BTreeMap<String, Duration>,
 }
 
+impl Contribution {
+    /// Adds a chain and gives its name.
+    fn chain(&mut self, name: &str, rules: Vec<String>) -> String {
+        let mut digest = DefaultHasher::new();
+        rules.hash(&mut digest);
+        let name = format!("{name}/{:016x}", digest.finish());
+        self.chains.insert(name.clone(), rules);
+        name
+    }
+}
+
 pub fn of_service(name: &ServiceName, service: &Service) -> Contribution {
     let mut contribution = Contribution::default();
     for ip in &service.cluster_ips {
@@ -46,50 +61,46 @@ fn of_port(name: &ServiceName, service: &Service, port: &ServicePort, out: &mut 
     let everywhere = usable(&port.endpoints, false);
     let external = usable(&port.endpoints, service.external_local);
 
-    let inside =
-        Backends { chain: format!("svc-{id}"), endpoints: &internal, elsewhere: !everywhere.is_empty() };
+    let elsewhere = !everywhere.is_empty();
+    let chain = pick(out, &format!("svc-{id}"), &id, &internal, service.affinity);
+    let inside = Entrance { chain: chain.as_deref(), elsewhere };
     for ip in &service.cluster_ips {
-        inside.reach(out, "service-ips", "no-endpoint-services", service_key(*ip, port), &inside.chain);
+        inside.open(out, "service-ips", "no-endpoint-services", service_key(*ip, port));
     }
     let outside_ips = || service.external_ips.iter().chain(&service.load_balancer_ips);
-    let from_outside = port.node_port.is_some() || outside_ips().next().is_some();
-    inside.pick(out, &id, service.affinity);
-    if !from_outside {
+    if port.node_port.is_none() && outside_ips().next().is_none() {
         return;
     }
-    // With policy Local the outside sees other backends than the inside.
-    let chain = if service.external_local { format!("local-{id}") } else { format!("svc-{id}") };
-    let outside = Backends { chain, endpoints: &external, elsewhere: !everywhere.is_empty() };
-    if service.external_local {
-        outside.pick(out, &format!("local/{id}"), service.affinity);
-    }
-    let entry = format!("ext-{id}");
-    if !external.is_empty() {
+    // With policy Local the outside sees other backends than the inside, else all of them.
+    let backends = match (service.external_local, service.internal_local) {
+        (true, _) => pick(out, &format!("local-{id}"), &format!("local/{id}"), &external, service.affinity),
+        (false, true) => pick(out, &format!("all-{id}"), &format!("all/{id}"), &external, service.affinity),
+        (false, false) => chain,
+    };
+    let entry = backends.map(|backends| {
         let mut rules = Vec::new();
         if !service.external_local {
             rules.push(format!("meta mark set meta mark or {MASQUERADE_MARK}"));
         }
-        rules.push(format!("goto {}", outside.chain));
-        out.chains.insert(entry.clone(), rules);
-    }
+        rules.push(format!("goto {backends}"));
+        out.chain(&format!("ext-{id}"), rules)
+    });
+    let outside = Entrance { chain: entry.as_deref(), elsewhere };
     if let Some(node_port) = port.node_port {
         let key = format!("{} . {node_port}", port.protocol.word());
-        outside.reach(out, "node-ports", "no-endpoint-node-ports", key, &entry);
+        outside.open(out, "node-ports", "no-endpoint-node-ports", key);
     }
     for ip in &service.external_ips {
-        outside.reach(out, "service-ips", "no-endpoint-services", service_key(*ip, port), &entry);
+        outside.open(out, "service-ips", "no-endpoint-services", service_key(*ip, port));
     }
-    let balanced = if service.source_ranges.is_empty() || external.is_empty() {
-        entry
-    } else {
+    let firewall = entry.as_ref().filter(|_| !service.source_ranges.is_empty()).map(|entry| {
         let ranges: Vec<String> = service.source_ranges.iter().map(ToString::to_string).collect();
-        let firewall = format!("fw-{id}");
         let rules = vec![format!("ip saddr {{ {} }} goto {entry}", ranges.join(", ")), "drop".to_owned()];
-        out.chains.insert(firewall.clone(), rules);
-        firewall
-    };
+        out.chain(&format!("fw-{id}"), rules)
+    });
+    let balanced = Entrance { chain: firewall.as_deref().or(entry.as_deref()), elsewhere };
     for ip in &service.load_balancer_ips {
-        outside.reach(out, "service-ips", "no-endpoint-services", service_key(*ip, port), &balanced);
+        balanced.open(out, "service-ips", "no-endpoint-services", service_key(*ip, port));
     }
 }
 
@@ -97,83 +108,68 @@ fn service_key(ip: Ipv4Addr, port: &ServicePort) -> String {
     format!("{ip} . {} . {}", port.protocol.word(), port.port)
 }
 
-/// The endpoints that one entrance leads to.
-struct Backends<'a> {
-    chain: String,
-    endpoints: &'a [(Ipv4Addr, u16)],
+/// Where packets to one kind of address go.
+struct Entrance<'a> {
+    /// None: no endpoint can be reached through it.
+    chain: Option<&'a str>,
     /// There are endpoints, only not here: then packets are dropped, for a client that tries again may be led elsewhere.
     elsewhere: bool,
 }
 
-impl Backends<'_> {
-    fn reach(
-        &self,
-        out: &mut Contribution,
-        map: &'static str,
-        without: &'static str,
-        key: String,
-        entry: &str,
-    ) {
-        let (map, verdict) = if !self.endpoints.is_empty() {
-            (map, format!("goto {entry}"))
-        } else if self.elsewhere {
-            (without, "drop".to_owned())
-        } else {
-            (without, "goto reject-it".to_owned())
+impl Entrance<'_> {
+    fn open(&self, out: &mut Contribution, map: &'static str, without: &'static str, key: String) {
+        let (map, verdict) = match self.chain {
+            Some(chain) => (map, format!("goto {chain}")),
+            None if self.elsewhere => (without, "drop".to_owned()),
+            None => (without, "goto reject-it".to_owned()),
         };
         out.elements.insert((map, key), Some(verdict));
     }
+}
 
-    /// The chain that picks a backend. Without affinity it is one rule, however many there are.
-    fn pick(&self, out: &mut Contribution, id: &str, affinity: Option<Duration>) {
-        let count = self.endpoints.len();
-        if count == 0 {
-            return;
-        }
-        for (address, _) in self.endpoints {
-            out.shared.insert(("hairpin", format!("{address} . {address}")));
-        }
-        let Some(timeout) = affinity else {
-            let rule = match self.endpoints {
-                [(address, port)] => format!("meta l4proto {{ tcp, udp, sctp }} dnat to {address}:{port}"),
-                many => {
-                    let choices: Vec<String> = many
-                        .iter()
-                        .enumerate()
-                        .map(|(i, (ip, port))| format!("{i} : {ip} . {port}"))
-                        .collect();
-                    format!(
-                        "meta l4proto {{ tcp, udp, sctp }} dnat ip addr . port to numgen random mod {count} map {{ {} }}",
-                        choices.join(", ")
-                    )
-                }
-            };
-            out.chains.insert(self.chain.clone(), vec![rule]);
-            return;
-        };
-        let endpoint = |(address, port): &(Ipv4Addr, u16)| format!("{id}/{address}/{port}");
-        let mut rules: Vec<String> = self
-            .endpoints
-            .iter()
-            .map(endpoint)
-            .map(|name| format!("ip saddr @aff-{name} goto ep-{name}"))
-            .collect();
-        let choices: Vec<String> = self
-            .endpoints
-            .iter()
-            .enumerate()
-            .map(|(i, e)| format!("{i} : goto ep-{}", endpoint(e)))
-            .collect();
-        rules.push(format!("numgen random mod {count} vmap {{ {} }}", choices.join(", ")));
-        out.chains.insert(self.chain.clone(), rules);
-        for pair in self.endpoints {
-            let (name, (address, port)) = (endpoint(pair), pair);
-            out.affinity_sets.insert(format!("aff-{name}"), timeout);
-            let rules = vec![
-                format!("update @aff-{name} {{ ip saddr }}"),
-                format!("meta l4proto {{ tcp, udp, sctp }} dnat to {address}:{port}"),
-            ];
-            out.chains.insert(format!("ep-{name}"), rules);
-        }
+/// Adds the chain that picks one of these endpoints and gives its name, if there are any. Without affinity it is one
+/// rule, however many there are. `id` is what its affinity is remembered under.
+fn pick(
+    out: &mut Contribution,
+    chain: &str,
+    id: &str,
+    endpoints: &[(Ipv4Addr, u16)],
+    affinity: Option<Duration>,
+) -> Option<String> {
+    for (address, _) in endpoints {
+        out.shared.insert(("hairpin", format!("{address} . {address}")));
     }
+    let to = |(address, port): &(Ipv4Addr, u16)| {
+        format!("meta l4proto {{ tcp, udp, sctp }} dnat to {address}:{port}")
+    };
+    let Some(timeout) = affinity else {
+        let rule = match endpoints {
+            [] => return None,
+            [only] => to(only),
+            many => {
+                let choices: Vec<String> =
+                    many.iter().enumerate().map(|(i, (ip, port))| format!("{i} : {ip} . {port}")).collect();
+                format!(
+                    "meta l4proto {{ tcp, udp, sctp }} dnat ip addr . port to numgen random mod {} map {{ {} }}",
+                    many.len(),
+                    choices.join(", ")
+                )
+            }
+        };
+        return Some(out.chain(chain, vec![rule]));
+    };
+    if endpoints.is_empty() {
+        return None;
+    }
+    let (mut rules, mut choices) = (Vec::new(), Vec::new());
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let name = format!("{id}/{}/{}", endpoint.0, endpoint.1);
+        out.affinity_sets.insert(format!("aff-{name}"), timeout);
+        let own = out
+            .chain(&format!("ep-{name}"), vec![format!("update @aff-{name} {{ ip saddr }}"), to(endpoint)]);
+        rules.push(format!("ip saddr @aff-{name} goto {own}"));
+        choices.push(format!("{i} : goto {own}"));
+    }
+    rules.push(format!("numgen random mod {} vmap {{ {} }}", endpoints.len(), choices.join(", ")));
+    Some(out.chain(chain, rules))
 }

@@ -10,12 +10,14 @@ mod sync;
 mod views;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use keelson_client::Informer;
 use keelson_daemon::Daemon;
 use keelson_host::{conntrack, nft};
 use keelson_net_plan::{Options, Planner};
+use tokio::time::MissedTickBehavior;
 
 use config::Config;
 use sync::{Dirty, Metrics, Sync};
@@ -23,6 +25,8 @@ use views::{ServiceView, SliceView};
 
 /// Which slices a Service has.
 const BY_SERVICE: &str = "service";
+/// Between two removals of rules that nothing leads to any more.
+const SWEEP: Duration = Duration::from_secs(1);
 
 pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
     prepare_kernel();
@@ -57,9 +61,13 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
     daemon.notify_ready();
     let work = async {
         tokio::join!(services.synced(), slices.synced());
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let names = dirty.take().await;
-            sync.change(names, &services, &slices).await;
+            tokio::select! {
+                names = dirty.take() => sync.change(names, &services, &slices).await,
+                _ = sweep.tick(), if sync.has_leftovers() => sync.sweep().await,
+            }
         }
     };
     tokio::select! {

@@ -109,6 +109,17 @@ impl<N: Nft, C: Conntrack> Sync<N, C> {
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
     }
 
+    /// Takes away what changes left before the last call.
+    pub async fn sweep(&mut self) {
+        let script = self.planner.sweep();
+        self.apply(script).await;
+    }
+
+    /// Whether there is anything to sweep.
+    pub fn has_leftovers(&self) -> bool {
+        self.planner.has_leftovers()
+    }
+
     /// Goes on until it is done: the smallest change first, and the whole table where the kernel does not take that
     /// (somebody else changed it) or nothing is there yet.
     async fn apply(&mut self, script: String) {
