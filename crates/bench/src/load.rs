@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bytes::BytesMut;
@@ -12,7 +12,6 @@ use http::Request;
 use http_body_util::BodyExt;
 use keelson_client::{Options, connect_with, rest};
 use kube::client::Body;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
@@ -55,11 +54,7 @@ pub struct Load {
 impl Load {
     /// `tasks` requests are under way at once, over at most eight connections.
     pub async fn connect(kubeconfig: &Path, tasks: usize) -> anyhow::Result<Self> {
-        let mut clients = Vec::new();
-        for _ in 0..tasks.clamp(1, 8) {
-            let options = Options { user_agent: "keelson-bench".into(), http2: true };
-            clients.push(connect_with(kubeconfig, &options).await.context("connect")?);
-        }
+        let clients = connections(kubeconfig, tasks.clamp(1, 8)).await?;
         let namespace = format!("bench-{}", std::process::id());
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         rest::create::<IgnoredAny>(&clients[0], "/api/v1/namespaces", &object)
@@ -89,7 +84,11 @@ impl Load {
         let _ = rest::delete(&self.clients[0], &path, &json!({})).await;
     }
 
-    fn pods(&self) -> String {
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub fn pods(&self) -> String {
         format!("/api/v1/namespaces/{}/pods", self.namespace)
     }
 
@@ -115,9 +114,9 @@ impl Load {
 
     pub async fn merge_patch(&self, count: usize, of: usize, servers: &Servers) -> anyhow::Result<Measured> {
         self.run(count, servers, async |client, i| {
-            // A patch that changes nothing would be no write.
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed).to_string();
-            let patch = json!({"metadata": {"annotations": {"bench/turn": turn}}});
+            // A patch that changes nothing would be no write; watchers see how long it took to them.
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let patch = json!({"metadata": {"annotations": {SENT: format!("{}-{turn}", nanoseconds())}}});
             let path = self.pod_path(i % of);
             rest::patch::<IgnoredAny>(client, &path, rest::patch::MERGE, &patch).await.map(drop)
         })
@@ -132,20 +131,16 @@ impl Load {
     /// Lists all pods of the namespace, reading the answer without decoding it.
     pub async fn list(&self, count: usize, at_once: usize, servers: &Servers) -> anyhow::Result<Measured> {
         let path = format!("{}?resourceVersion=0", self.pods());
-        let load = Self {
-            clients: self.clients.clone(),
-            namespace: self.namespace.clone(),
-            tasks: at_once,
-            turn: self.turn.clone(),
-        };
-        load.run(count, servers, async |client, _| read_all(client, &path).await).await
+        self.with_tasks(at_once).run(count, servers, async |client, _| read_all(client, &path).await).await
     }
 
-    /// This many watchers see this many updates; counts the events that arrive.
+    /// This many watchers see this many updates. Operations are the events that arrive, latencies the times from
+    /// when a writer sent its patch. `at_once` patches are under way, so that few show the lag at part of the load.
     pub async fn watch(
         &self,
         watchers: usize,
         updates: usize,
+        at_once: usize,
         servers: &Servers,
     ) -> anyhow::Result<Measured> {
         let pods: Value = rest::get(&self.clients[0], &format!("{}?limit=1", self.pods())).await?;
@@ -156,16 +151,22 @@ impl Load {
         let watching = (0..watchers).map(|i| {
             let client = self.clients[i % self.clients.len()].clone();
             let path = path.clone();
-            tokio::spawn(async move { count_events(&client, &path, updates).await })
+            tokio::spawn(async move { follow(&client, &path, updates).await })
         });
         let watching: Vec<_> = watching.collect();
-        self.merge_patch(updates, updates.min(100), servers).await?;
-        let mut operations = 0;
+        self.with_tasks(at_once).merge_patch(updates, updates.min(100), servers).await?;
+        let mut latencies = Vec::new();
         for watcher in watching {
-            operations += watcher.await??;
+            latencies.extend(watcher.await??);
         }
-        let server_cpu = servers.cpu_seconds() - cpu;
-        Ok(Measured { operations, wall: began.elapsed(), server_cpu, latencies: Vec::new() })
+        let (wall, server_cpu) = (began.elapsed(), servers.cpu_seconds() - cpu);
+        latencies.sort_unstable();
+        Ok(Measured { operations: latencies.len(), wall, server_cpu, latencies })
+    }
+
+    fn with_tasks(&self, tasks: usize) -> Self {
+        let (clients, namespace) = (self.clients.clone(), self.namespace.clone());
+        Self { clients, namespace, tasks, turn: self.turn.clone() }
     }
 
     async fn run(
@@ -198,6 +199,13 @@ impl Load {
     }
 }
 
+/// Clients with a connection each.
+pub async fn connections(kubeconfig: &Path, count: usize) -> anyhow::Result<Vec<kube::Client>> {
+    let options = Options { user_agent: "keelson-bench".into(), http2: true };
+    let connect = (0..count).map(|_| connect_with(kubeconfig, &options));
+    futures::future::try_join_all(connect).await.context("connect")
+}
+
 async fn read_all(client: &kube::Client, path: &str) -> Result<(), kube::Error> {
     let request = Request::get(path).body(Body::empty()).map_err(kube::Error::HttpError)?;
     let mut body = client.send(request).await?.into_body().into_data_stream();
@@ -207,27 +215,48 @@ async fn read_all(client: &kube::Client, path: &str) -> Result<(), kube::Error> 
     Ok(())
 }
 
-#[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "type")]
-    kind: String,
+/// The annotation that says when a patch was sent.
+const SENT: &str = "bench/sent";
+
+fn nanoseconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
-async fn count_events(client: &kube::Client, path: &str, wanted: usize) -> anyhow::Result<usize> {
+/// Waits for this many modifications; returns how long after their patch was sent each arrived.
+async fn follow(client: &kube::Client, path: &str, wanted: usize) -> anyhow::Result<Vec<Duration>> {
     let request = Request::get(path).body(Body::empty())?;
     let mut body = client.send(request).await?.into_body().into_data_stream();
-    let (mut seen, mut rest) = (0, BytesMut::new());
-    while seen < wanted {
+    let (mut lags, mut rest) = (Vec::with_capacity(wanted), BytesMut::new());
+    while lags.len() < wanted {
         let part = body.next().await.context("the watch ended early")??;
+        let arrived = nanoseconds();
+        // Where it was looked already there is no end of a line.
+        let mut looked = rest.len();
         rest.extend_from_slice(&part);
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            let line = rest.split_to(end + 1);
-            let event: Event = serde_json::from_slice(&line).context("read an event")?;
-            anyhow::ensure!(event.kind != "ERROR", "the watch failed: {}", String::from_utf8_lossy(&line));
-            seen += usize::from(event.kind == "MODIFIED");
+        while let Some(end) = memchr::memchr(b'\n', &rest[looked..]) {
+            let line = rest.split_to(looked + end + 1);
+            looked = 0;
+            // Clients and servers share the machine: an event is searched for what is wanted of it, not decoded.
+            anyhow::ensure!(
+                !line.starts_with(br#"{"type":"ERROR""#),
+                "the watch failed: {}",
+                String::from_utf8_lossy(&line)
+            );
+            if line.starts_with(br#"{"type":"MODIFIED""#) {
+                let sent = sent(&line).context("an event that no writer of this run caused")?;
+                lags.push(Duration::from_nanos(arrived.saturating_sub(sent)));
+            }
         }
     }
-    Ok(seen)
+    Ok(lags)
+}
+
+/// When the patch was sent that caused an event.
+fn sent(event: &[u8]) -> Option<u64> {
+    let at = memchr::memmem::find(event, SENT.as_bytes())? + SENT.len();
+    let digits = event[at..].iter().skip_while(|b| !b.is_ascii_digit()).take_while(|b| b.is_ascii_digit());
+    String::from_utf8(digits.copied().collect()).ok()?.parse().ok()
 }
 
 /// A pod of about 2 KB for a scheduler that does not exist.

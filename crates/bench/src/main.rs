@@ -4,6 +4,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use keelson_bench::load::{Load, Measured};
+use keelson_bench::scale;
 use keelson_bench::servers::Servers;
 
 /// Measures a cluster: what each kind of request costs the server, and what it holds at rest
@@ -35,7 +36,16 @@ enum Command {
     },
     /// Create, get, patch, list, watch and delete pods
     Objects,
-    /// Everything
+    /// Idle watchers, a greedy user, and a restart with many objects (the servers get a SIGKILL)
+    Scale {
+        /// Watches on which nothing happens
+        #[arg(long, default_value_t = 10_000)]
+        watchers: usize,
+        /// Pods that the server holds when it is started again
+        #[arg(long, default_value_t = 100_000)]
+        objects: usize,
+    },
+    /// What `idle` and `objects` show
     All,
 }
 
@@ -54,6 +64,7 @@ async fn main() -> anyhow::Result<()> {
     match &cli.command {
         Command::Idle { seconds } => idle(*seconds).await,
         Command::Objects => objects(&cli).await,
+        Command::Scale { watchers, objects } => scale(&cli, *watchers, *objects).await,
         Command::All => {
             idle(10).await?;
             objects(&cli).await
@@ -81,6 +92,24 @@ async fn objects(cli: &Cli) -> anyhow::Result<()> {
     result
 }
 
+async fn scale(cli: &Cli, watchers: usize, objects: usize) -> anyhow::Result<()> {
+    let servers = Servers::named(&cli.server)?;
+    let load = Load::connect(&cli.kubeconfig, cli.clients).await?;
+    let each = scale::idle_watchers(&cli.kubeconfig, &load, watchers, &servers).await?;
+    println!("{:<34} {:>10.1} KB each", format!("{watchers} idle watchers"), each / 1000.0);
+    load.create(objects, &servers).await.context("create")?;
+    println!("{:<34} {:>10.1} MB", format!("resident, {objects} pods written"), servers.resident_mb());
+    let (latencies, lists) = scale::flood(&cli.kubeconfig, &load, 400, 10).await?;
+    let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
+    let what = format!("get beside {lists} lists of another, p99");
+    println!("{what:<34} {:>10.1} ms", p99.as_secs_f64() * 1000.0);
+    let (time, servers) = scale::restart(&cli.kubeconfig, &servers, &cli.server).await?;
+    println!("{:<34} {:>10.2} s", format!("start with {objects} pods"), time.as_secs_f64());
+    println!("{:<34} {:>10.1} MB", "resident after the start", servers.resident_mb());
+    load.clean_up().await;
+    Ok(())
+}
+
 async fn measure(cli: &Cli, servers: &Servers, load: &Load) -> anyhow::Result<()> {
     println!(
         "{:<34} {:>10} {:>12} {:>10} {:>10}",
@@ -96,7 +125,8 @@ async fn measure(cli: &Cli, servers: &Servers, load: &Load) -> anyhow::Result<()
     );
     print(&format!("list {} pods, 16 at once", cli.pods), &load.list(48, 16, servers).await.context("list")?);
     println!("{:<34} {:>10.1} MB", "resident, growth by the lists", servers.resident_mb() - before);
-    print("watch events, 200 × 500", &load.watch(200, 500, servers).await.context("watch")?);
+    print("watch events, 200 × 500", &load.watch(200, 500, cli.clients, servers).await.context("watch")?);
+    print("the same, one patch at a time", &load.watch(200, 500, 1, servers).await.context("watch")?);
     print("delete", &load.delete(cli.pods, servers).await.context("delete")?);
     println!("{:<34} {:>10.1} MB", "resident at the end", servers.resident_mb());
     Ok(())

@@ -32,6 +32,15 @@ impl Servers {
         self.pids.len()
     }
 
+    /// SIGKILL to each.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        for pid in &self.pids {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(*pid)?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
+        }
+        Ok(())
+    }
+
     /// User and system time so far, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         // USER_HZ is 100 on every Linux that Rust runs on.
