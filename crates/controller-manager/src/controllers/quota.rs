@@ -1,11 +1,13 @@
-//! What a namespace uses of its ResourceQuotas. Admission refuses what does not fit; here usage is counted anew whenever
-//! objects come or go.
+//! What a namespace uses of its ResourceQuotas. Admission refuses what does not fit and charges what does before it is
+//! there to be counted; here usage is counted anew when objects go, and made up for where it was not charged.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keelson_api_types::Quantity;
-use keelson_client::{Change, Key, WorkQueue};
+use keelson_client::{Change, Projected, WorkQueue};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -15,6 +17,30 @@ use crate::kit::{Error, error::gone_is_fine};
 use crate::views::{Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
 
 type Usage = BTreeMap<String, Quantity>;
+
+/// After so long all is counted anew: what admission charged for a write that failed becomes free.
+const RESYNC: Duration = Duration::from_secs(5 * 60);
+
+/// Why a namespace is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Recount {
+    /// Something came. Admission may have charged for more than the informers tell of yet, so nothing is lowered.
+    Raise,
+    /// Something went.
+    Whole,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Due {
+    namespace: String,
+    recount: Recount,
+}
+
+impl fmt::Display for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.namespace)
+    }
+}
 
 /// Resources that quotas name with and without `requests.`.
 const PLAIN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
@@ -198,6 +224,19 @@ fn is_best_effort(pod: &Pod) -> bool {
     !all.flat_map(|c| c.resources.requests.keys().chain(c.resources.limits.keys())).any(matters)
 }
 
+/// Leaves no amount lower than it is.
+fn raise(new: &mut ResourceQuotaStatus, now: &ResourceQuotaStatus) {
+    let parse = |text: &String| Quantity::parse(text).ok();
+    for (name, used) in &mut new.used {
+        let charged = now.used.get(name);
+        if let Some((charged, text)) = charged.and_then(|text| Some((parse(text)?, text)))
+            && parse(used).is_some_and(|used| charged.sub(&used).sign() > 0)
+        {
+            used.clone_from(text);
+        }
+    }
+}
+
 /// The status of a quota: what it limits, and how much of that is used.
 fn status(
     quota: &ResourceQuota,
@@ -227,56 +266,88 @@ fn status(
 }
 
 pub async fn run(context: Arc<Context>, graph: Arc<Mutex<Graph>>) {
-    // Keys are namespaces.
-    let queue = WorkQueue::<Key>::new();
+    let queue = WorkQueue::<Due>::new();
+    let due = |namespace: &str, recount| Due { namespace: namespace.to_owned(), recount };
     let (quotas, counted) = (Arc::downgrade(&context.informers.quotas), queue.clone());
-    graph.lock().on_count(Box::new(move |namespace| {
-        if quotas.upgrade().is_some_and(|q| !q.list_namespace(namespace).is_empty()) {
-            counted.add(Key::cluster(namespace));
+    let limited =
+        move |namespace: &str| quotas.upgrade().is_some_and(|q| !q.list_namespace(namespace).is_empty());
+    let count = move |namespace: &str, recount| {
+        if limited(namespace) {
+            counted.add(due(namespace, recount));
         }
+    };
+    let of_graph = count.clone();
+    graph.lock().on_count(Box::new(move |namespace, fewer| {
+        of_graph(namespace, if fewer { Recount::Whole } else { Recount::Raise });
     }));
     let changed = queue.clone();
     context.informers.quotas.on_change(move |change| {
-        changed.add(Key::cluster(change.object().metadata.namespace.clone().unwrap_or_default()));
+        // Of its status the admission of objects has its own opinion, which is to be left alone.
+        let limits = match change {
+            Change::Added(_) => true,
+            Change::Updated { old, new } => old.spec != new.spec,
+            Change::Deleted(_) => false,
+        };
+        if limits {
+            changed.add(due(change.object().meta().namespace.as_deref().unwrap_or_default(), Recount::Raise));
+            changed.add_after(
+                due(change.object().meta().namespace.as_deref().unwrap_or_default(), Recount::Whole),
+                RESYNC,
+            );
+        }
     });
-    let (quotas, ended) = (context.informers.quotas.clone(), queue.clone());
+    let of_pods = count.clone();
     context.informers.pods.on_change(move |change| {
-        let namespace = change.object().namespace();
-        if matters(change) && !quotas.list_namespace(namespace).is_empty() {
-            ended.add(Key::cluster(namespace));
+        if let Some(recount) =
+            recount(change, |pod| (pod_usage(pod), pod.spec.active_deadline_seconds.is_some()))
+        {
+            of_pods(change.object().meta().namespace.as_deref().unwrap_or_default(), recount);
         }
     });
-    let (quotas, services) = (context.informers.quotas.clone(), queue.clone());
+    let of_claims = count.clone();
+    context.informers.claims.on_change(move |change| {
+        if let Some(recount) = recount(change, |claim| {
+            (claim_usage(claim), claim.attribute_classes().map(str::to_owned).collect::<Vec<_>>())
+        }) {
+            of_claims(change.object().meta().namespace.as_deref().unwrap_or_default(), recount);
+        }
+    });
     context.informers.services.on_change(move |change| {
-        let namespace = change.object().metadata.namespace.clone().unwrap_or_default();
-        if !quotas.list_namespace(&namespace).is_empty() {
-            services.add(Key::cluster(namespace));
+        if let Some(recount) = recount(change, service_usage) {
+            count(change.object().meta().namespace.as_deref().unwrap_or_default(), recount);
         }
     });
-    let this = context.clone();
-    let reconcile = move |key| sync(this.clone(), graph.clone(), key);
+    let (this, again) = (context.clone(), queue.clone());
+    let reconcile = move |due: Due| sync(this.clone(), graph.clone(), again.clone(), due);
     context.work("resourcequota", queue, 2, reconcile).await;
 }
 
-/// Whether a pod came, went, ended or was resized.
-fn matters(change: &Change<Pod>) -> bool {
+/// What a change asks for.
+fn recount<P, U: PartialEq>(change: &Change<P>, usage: impl Fn(&P) -> U) -> Option<Recount> {
     match change {
-        Change::Updated { old, new } => {
-            old.is_finished() != new.is_finished() || pod_usage(old) != pod_usage(new)
-        }
-        Change::Added(_) | Change::Deleted(_) => true,
+        Change::Added(_) => Some(Recount::Raise),
+        Change::Updated { old, new } => (usage(old) != usage(new)).then_some(Recount::Whole),
+        Change::Deleted(_) => Some(Recount::Whole),
     }
 }
 
-async fn sync(context: Arc<Context>, graph: Arc<Mutex<Graph>>, key: Key) -> Result<(), Error> {
+async fn sync(
+    context: Arc<Context>,
+    graph: Arc<Mutex<Graph>>,
+    queue: WorkQueue<Due>,
+    due: Due,
+) -> Result<(), Error> {
     let informers = &context.informers;
-    let quotas = informers.quotas.list_namespace(&key.name);
+    let quotas = informers.quotas.list_namespace(&due.namespace);
     if quotas.is_empty() {
         return Ok(());
     }
+    if due.recount == Recount::Whole {
+        queue.add_after(due.clone(), RESYNC);
+    }
     let resources = context.discovery.resources().await?;
     let mut others = Usage::new();
-    for ((api_version, kind), count) in graph.lock().count(&key.name) {
+    for ((api_version, kind), count) in graph.lock().count(&due.namespace) {
         let Some(resource) = resources.find(&api_version, &kind) else { continue };
         let amount = Quantity::from_milli(1000 * count as i64);
         match resource.group.as_str() {
@@ -290,15 +361,18 @@ async fn sync(context: Arc<Context>, graph: Arc<Mutex<Graph>>, key: Key) -> Resu
             group => add(&mut others, format!("count/{}.{group}", resource.plural), &amount),
         }
     }
-    let services = informers.services.list_namespace(&key.name);
-    let claims = informers.claims.list_namespace(&key.name);
+    let services = informers.services.list_namespace(&due.namespace);
+    let claims = informers.claims.list_namespace(&due.namespace);
     let more = services.iter().map(|s| service_usage(s)).chain(claims.iter().map(|c| claim_usage(c)));
     for (name, amount) in more.flatten() {
         add(&mut others, name, &amount);
     }
-    let pods = informers.pods.list_namespace(&key.name);
+    let pods = informers.pods.list_namespace(&due.namespace);
     for quota in quotas.iter().filter(|q| !q.metadata.is_deleting()) {
-        let new = status(quota, &pods, &claims, &others);
+        let mut new = status(quota, &pods, &claims, &others);
+        if due.recount == Recount::Raise {
+            raise(&mut new, &quota.status);
+        }
         if new != quota.status {
             let mut value = serde_json::to_value(&new).unwrap_or_default();
             // A merge leaves what the patch does not name.
@@ -334,6 +408,20 @@ mod tests {
         let used = status(&quota, pods, &claims, &others).used;
         let used: Vec<_> = used.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(used, expected);
+    }
+
+    #[test]
+    fn what_admission_charged_is_not_taken_back_by_what_comes() {
+        let quota: ResourceQuota = serde_json::from_value(json!({
+            "spec": {"hard": {"pods": "5", "limits.cpu": "9", "secrets": "9"}},
+            "status": {"used": {"pods": "3", "limits.cpu": "2500m", "gone": "1"}},
+        }))
+        .unwrap();
+        let pods = [pod(json!({"containers": [container("1"), container("1")]}), "Running")];
+        let mut new = status(&quota, &pods, &[], &Usage::from([("secrets".to_owned(), one())]));
+        raise(&mut new, &quota.status);
+        let expected = [("limits.cpu", "4"), ("pods", "3"), ("secrets", "1")];
+        assert_eq!(new.used, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
     }
 
     #[test]

@@ -262,7 +262,7 @@ pub struct ResourceQuota {
 
 projection!(ResourceQuota, "", "v1", "resourcequotas", "ResourceQuota", namespaced);
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ResourceQuotaSpec {
     pub hard: BTreeMap<String, String>,
@@ -270,13 +270,13 @@ pub struct ResourceQuotaSpec {
     pub scope_selector: Option<ScopeSelector>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScopeSelector {
     pub match_expressions: Vec<ScopeRequirement>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScopeRequirement {
     pub scope_name: String,

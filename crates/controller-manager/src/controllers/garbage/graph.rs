@@ -47,7 +47,8 @@ pub struct Graph {
     on_count: Option<OnCount>,
 }
 
-type OnCount = Box<dyn Fn(&str) + Send>;
+/// Takes a namespace and whether it has fewer objects now, or more.
+type OnCount = Box<dyn Fn(&str, bool) + Send>;
 
 impl Graph {
     fn intern(&mut self, name: &str) -> Arc<str> {
@@ -70,7 +71,7 @@ impl Graph {
         };
         let old = self.nodes.remove(&meta.uid);
         if let (None, Some(on_count)) = (&old, &self.on_count) {
-            on_count(&identity.namespace);
+            on_count(&identity.namespace, false);
         }
         let old_owners = old.map(|n| n.owners).unwrap_or_default();
         if old_owners != meta.owner_references {
@@ -100,7 +101,7 @@ impl Graph {
     pub fn remove(&mut self, uid: &str, queue: &Queue) {
         let Some(node) = self.nodes.remove(uid) else { return };
         if let Some(on_count) = &self.on_count {
-            on_count(&node.identity.namespace);
+            on_count(&node.identity.namespace, true);
         }
         self.unlink(uid, &node.owners);
         for dependent in self.dependents(uid) {
