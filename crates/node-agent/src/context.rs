@@ -39,6 +39,11 @@ impl Context {
         self.config.state_dir.join("pods").join(uid)
     }
 
+    /// Where a pod's resources are kept: what it has been given and what its containers run with.
+    pub fn resources_file(&self, uid: &str) -> PathBuf {
+        self.pod_dir(uid).join("resources.json")
+    }
+
     pub fn pod_log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         self.config.pod_logs().join(format!("{namespace}_{name}_{uid}"))
     }

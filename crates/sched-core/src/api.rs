@@ -30,6 +30,7 @@ pub struct PodSpec {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
+    pub name: String,
     pub image: String,
     pub restart_policy: Option<String>,
     pub resources: Requirements,
@@ -40,6 +41,15 @@ pub struct Container {
 #[serde(default)]
 pub struct Requirements {
     pub requests: Quantities,
+}
+
+/// What a node says of a container's resources: while the pod is resized they are not what its spec asks for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    pub name: String,
+    pub allocated_resources: Quantities,
+    pub resources: Option<Requirements>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]

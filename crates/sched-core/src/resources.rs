@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keelson_api_types::quantity::Quantity;
 
-use crate::api::{Container, PodSpec, Quantities};
+use crate::api::{Container, ContainerStatus, PodSpec, Quantities};
 
 /// CPU in thousandths of a core, memory and ephemeral storage in bytes, everything else by its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,6 +82,29 @@ pub fn of_pod(spec: &PodSpec) -> (Resources, Resources) {
     (exact, assumed)
 }
 
+/// Makes a pod that is being resized ask for the most of what its spec says, what its node has set aside for it and what
+/// it runs with (KEP-1287). What the node says it can never give (`infeasible`) is not held for it.
+pub fn count_resize(spec: &mut PodSpec, statuses: &[ContainerStatus], infeasible: bool) {
+    let stays = |c: &&mut Container| c.restart_policy.as_deref() == Some("Always");
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().filter(stays)) {
+        let status = statuses.iter().find(|s| s.name == container.name);
+        let Some((status, actual)) = status.and_then(|s| Some((s, s.resources.as_ref()?))) else { continue };
+        let requests = &mut container.resources.requests;
+        if infeasible {
+            requests.clear();
+        }
+        for (name, text) in status.allocated_resources.iter().chain(&actual.requests) {
+            let more = |than: &String| match (Quantity::parse(text), Quantity::parse(than)) {
+                (Ok(amount), Ok(than)) => amount.nanos() > than.nanos(),
+                _ => false,
+            };
+            if requests.get(name).is_none_or(more) {
+                requests.insert(name.clone(), text.clone());
+            }
+        }
+    }
+}
+
 fn sum(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
     let mut total = Resources::default();
     for container in &spec.containers {
@@ -141,6 +164,24 @@ mod tests {
         check(vec![sidecar.clone()], vec![container("1")], 1200);
         check(vec![sidecar.clone(), container("2")], vec![container("1")], 2200);
         check(vec![container("2"), sidecar], vec![container("1")], 2000);
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_counts_with_the_most_of_what_it_has_and_wants() {
+        let check = |wanted: &str, allocated: &str, actual: &str, infeasible: bool, expected: i64| {
+            let pod = serde_json::json!({"containers": [
+                {"name": "a", "resources": {"requests": {"cpu": wanted}}}, {"name": "b"}]});
+            let status = serde_json::json!([{"name": "a", "allocatedResources": {"cpu": allocated},
+                "resources": {"requests": {"cpu": actual}}}]);
+            let mut spec: PodSpec = serde_json::from_value(pod).unwrap();
+            let statuses: Vec<ContainerStatus> = serde_json::from_value(status).unwrap();
+            count_resize(&mut spec, &statuses, infeasible);
+            assert_eq!(of_pod(&spec).0.milli_cpu, expected, "{wanted} {allocated} {actual}");
+        };
+        check("2", "1", "1", false, 2000);
+        check("1", "2", "2", false, 2000);
+        check("1", "1", "1500m", false, 1500);
+        check("9", "1", "1500m", true, 1500);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use keelson_client::{Meta, projection};
 use keelson_sched_core::PodInfo;
-use keelson_sched_core::api::{NodeSpec, NodeStatus, PodSpec};
+use keelson_sched_core::api::{ContainerStatus, NodeSpec, NodeStatus, PodSpec};
 use keelson_sched_core::pod::Identity;
+use keelson_sched_core::resources::count_resize;
 use serde::Deserialize;
 
 /// A pod; its spec only in digested form.
@@ -35,10 +36,25 @@ struct RawStatus {
     phase: String,
     nominated_node_name: String,
     start_time: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
+    container_statuses: Vec<ContainerStatus>,
+    init_container_statuses: Vec<ContainerStatus>,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    r#type: String,
+    reason: String,
 }
 
 impl From<RawPod> for PodView {
-    fn from(raw: RawPod) -> Self {
+    fn from(mut raw: RawPod) -> Self {
+        let infeasible = |c: &Condition| c.r#type == "PodResizePending" && c.reason == "Infeasible";
+        let infeasible = raw.status.conditions.iter().any(infeasible);
+        let mut statuses = raw.status.container_statuses;
+        statuses.append(&mut raw.status.init_container_statuses);
+        count_resize(&mut raw.spec, &statuses, infeasible);
         let mut meta = raw.metadata;
         let id = Identity {
             namespace: meta.namespace.clone().unwrap_or_default(),

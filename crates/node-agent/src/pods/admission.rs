@@ -24,11 +24,6 @@ pub fn admit(pod: &Pod, node: &Node<'_>, others: &[Arc<Pod>]) -> Result<(), Wait
     if let Some(name) = sandbox::forbidden_sysctl(pod, node.allowed_sysctls) {
         return refuse("SysctlForbidden".into(), format!("forbidden sysctl: {name:?} not allowlisted"));
     }
-    let asked = [
-        ("cpu", i128::from(node.allocatable.cpu_milli) * 1_000_000),
-        ("memory", i128::from(node.allocatable.memory_bytes) * NANO),
-        ("ephemeral-storage", i128::from(node.allocatable.ephemeral_bytes) * NANO),
-    ];
     if others.len() >= node.allocatable.pods as usize {
         let message = format!(
             "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {}",
@@ -37,19 +32,8 @@ pub fn admit(pod: &Pod, node: &Node<'_>, others: &[Arc<Pod>]) -> Result<(), Wait
         );
         return refuse("OutOfpods".into(), message);
     }
-    for (resource, capacity) in asked {
-        let wanted = resources::pod_request(pod, resource);
-        let used: i128 = others.iter().map(|p| resources::pod_request(p, resource)).sum();
-        if wanted > 0 && used + wanted > capacity {
-            let unit = if resource == "cpu" { 1_000_000 } else { NANO };
-            let message = format!(
-                "Pod was rejected: Node didn't have enough resource: {resource}, requested: {}, used: {}, capacity: {}",
-                wanted / unit,
-                used / unit,
-                capacity / unit
-            );
-            return refuse(format!("OutOf{resource}"), message);
-        }
+    if let Some((resource, message)) = shortage(pod, node, others) {
+        return refuse(format!("OutOf{resource}"), format!("Pod was rejected: {message}"));
     }
     if !matches_node(pod, node) {
         let message = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
@@ -61,6 +45,29 @@ pub fn admit(pod: &Pod, node: &Node<'_>, others: &[Arc<Pod>]) -> Result<(), Wait
         return refuse("NodePorts".into(), message.into());
     }
     Ok(())
+}
+
+/// The first resource of which too little is left for the pod beside the others, and how it is told.
+pub fn shortage(pod: &Pod, node: &Node<'_>, others: &[Arc<Pod>]) -> Option<(&'static str, String)> {
+    let there = [
+        ("cpu", i128::from(node.allocatable.cpu_milli) * 1_000_000),
+        ("memory", i128::from(node.allocatable.memory_bytes) * NANO),
+        ("ephemeral-storage", i128::from(node.allocatable.ephemeral_bytes) * NANO),
+    ];
+    there.into_iter().find_map(|(resource, capacity)| {
+        let wanted = resources::pod_request(pod, resource);
+        let used: i128 = others.iter().map(|p| resources::pod_request(p, resource)).sum();
+        let unit = if resource == "cpu" { 1_000_000 } else { NANO };
+        let message = || {
+            format!(
+                "Node didn't have enough resource: {resource}, requested: {}, used: {}, capacity: {}",
+                wanted / unit,
+                used / unit,
+                capacity / unit
+            )
+        };
+        (wanted > 0 && used + wanted > capacity).then(|| (resource, message()))
+    })
 }
 
 type HostPort = (String, String, i32);

@@ -2,11 +2,13 @@
 
 use super::admission::{self, Node};
 use super::observe::observe;
+use super::resize::{self, Resize};
 use super::worker::{Desired, Index, Shared, Worker};
 use super::{labels, spec, terminate};
 use crate::context::Context;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
+use keelson_client::EventType;
 use keelson_cri::v1::PodSandboxFilter;
 use keelson_cri::{Event, EventKind};
 use parking_lot::Mutex;
@@ -21,6 +23,16 @@ const RELIST: Duration = Duration::from_secs(20);
 struct Handle {
     desired: watch::Sender<Desired>,
     shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// The pod with the resources that it has, unless it has ended.
+    fn active(&self) -> Option<Arc<Pod>> {
+        let pod = self.desired.borrow().pod.clone();
+        let phase = self.shared.reported.lock().as_ref().and_then(|s| s.phase.clone());
+        let over = matches!(phase.as_deref(), Some("Succeeded" | "Failed")) || spec::is_terminal(&pod);
+        (!over).then(|| self.shared.memory.lock().resize.apply(&pod))
+    }
 }
 
 /// Reads of what runs here, for whoever holds one.
@@ -102,6 +114,7 @@ impl Manager {
         let uid = spec::uid(&pod).to_owned();
         let mut workers = self.workers.lock();
         if let Some(handle) = workers.get(&uid) {
+            self.allocate(&workers, &uid, &pod);
             handle.desired.send_if_modified(|desired| {
                 let wakes = !is_own_echo(&desired.pod, &pod);
                 if wakes {
@@ -111,15 +124,19 @@ impl Manager {
                 desired.pod = pod;
                 wakes
             });
+            self.retry_deferred(&workers);
             return;
         }
-        let refused = self.admit(&pod, &workers);
-        let (desired, receiver) = watch::channel(Desired { pod, gone: false });
         let shared = Arc::new(Shared::default());
+        let resize = Resize::load(&self.ctx.resources_file(&uid), &pod);
+        let refused = self.admit(&resize.apply(&pod), &workers);
+        shared.memory.lock().resize = resize;
+        let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), gone: false });
         let (worker, reporter) =
             Worker::new(self.ctx.clone(), receiver, shared.clone(), self.index.clone(), refused);
         wakers.lock().insert(uid.clone(), shared.clone());
         workers.insert(uid.clone(), Handle { desired, shared });
+        self.allocate(&workers, &uid, &pod);
         drop(workers);
         let (manager, wakers) = (self.clone(), wakers.clone());
         tokio::spawn(async move {
@@ -127,7 +144,10 @@ impl Manager {
             worker.run().await;
             // What is still on its way gets a moment.
             let _ = tokio::time::timeout(Duration::from_secs(5), reporter).await;
-            manager.workers.lock().remove(&uid);
+            let mut workers = manager.workers.lock();
+            workers.remove(&uid);
+            manager.retry_deferred(&workers);
+            drop(workers);
             wakers.lock().remove(&uid);
         });
     }
@@ -144,24 +164,67 @@ impl Manager {
         if begun || spec::is_terminal(pod) || spec::is_deleted(pod) {
             return None;
         }
-        let active = |h: &Handle| {
-            let pod = h.desired.borrow().pod.clone();
-            let phase = h.shared.reported.lock().as_ref().and_then(|s| s.phase.clone());
-            let over = matches!(phase.as_deref(), Some("Succeeded" | "Failed")) || spec::is_terminal(&pod);
-            (!over).then_some(pod)
-        };
-        let others: Vec<_> = workers.values().filter_map(active).collect();
+        let others: Vec<_> = workers.values().filter_map(Handle::active).collect();
         let labels = self.node_labels.lock().clone();
-        let node = Node {
+        let refusal = admission::admit(pod, &self.node(&labels), &others).err()?;
+        let about = crate::api::reference(pod, None);
+        self.ctx.api.event(about, EventType::Warning, &refusal.reason, &refusal.message);
+        Some(refusal)
+    }
+
+    fn node<'a>(&'a self, labels: &'a BTreeMap<String, String>) -> Node<'a> {
+        Node {
             name: &self.ctx.node_name,
-            labels: &labels,
+            labels,
             allocatable: self.ctx.allocatable,
             allowed_sysctls: &self.ctx.config.allowed_unsafe_sysctls,
+        }
+    }
+
+    /// Gives a running pod the resources that it asks for now, if the node has them.
+    fn allocate(&self, workers: &HashMap<String, Handle>, uid: &str, pod: &Arc<Pod>) {
+        let Some(handle) = workers.get(uid) else { return };
+        if !handle.shared.memory.lock().resize.is_wanted(pod) {
+            handle.shared.memory.lock().resize.deferred = None;
+            return;
+        }
+        if spec::is_terminal(pod) || spec::is_deleted(pod) {
+            return;
+        }
+        let others: Vec<_> =
+            workers.iter().filter(|(other, _)| *other != uid).filter_map(|(_, h)| h.active()).collect();
+        let shortage = admission::shortage(pod, &self.node(&BTreeMap::new()), &others);
+        let mut memory = handle.shared.memory.lock();
+        let resize = &mut memory.resize;
+        let (kind, reason, message) = match shortage {
+            None => {
+                resize.allocate(pod);
+                if let Err(error) = resize.save(&self.ctx.resources_file(uid)) {
+                    tracing::warn!(pod = uid, %error, "could not keep a pod's resources");
+                }
+                (EventType::Normal, "ResizeStarted", resize::summary("Pod resize started", pod, None))
+            }
+            Some((_, why)) if resize.deferred.as_ref() != Some(&why) => {
+                let told = resize::summary("Pod resize Deferred", pod, Some(&why));
+                resize.deferred = Some(why);
+                (EventType::Warning, "ResizeDeferred", told)
+            }
+            Some(_) => return,
         };
-        let refusal = admission::admit(pod, &node, &others).err()?;
-        let about = crate::api::reference(pod, None);
-        self.ctx.api.event(about, keelson_client::EventType::Warning, &refusal.reason, &refusal.message);
-        Some(refusal)
+        drop(memory);
+        self.ctx.api.event(crate::api::reference(pod, None), kind, reason, &message);
+        handle.shared.wake.notify_one();
+    }
+
+    /// Looks whether there is room now for what had to wait: the most important first.
+    fn retry_deferred(&self, workers: &HashMap<String, Handle>) {
+        let deferred = |h: &&Handle| h.shared.memory.lock().resize.deferred.is_some();
+        let mut pods: Vec<_> =
+            workers.values().filter(deferred).map(|h| h.desired.borrow().pod.clone()).collect();
+        pods.sort_by_key(|p| std::cmp::Reverse(spec::spec(p).priority.unwrap_or_default()));
+        for pod in pods {
+            self.allocate(workers, spec::uid(&pod), &pod);
+        }
     }
 
     /// Wakes workers as the runtime tells what happens; subscribes again when the stream breaks.
@@ -243,6 +306,7 @@ impl Manager {
                 handle.shared.wake.notify_one();
             }
         }
+        self.retry_deferred(&self.workers.lock());
         *known = present;
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! remembers. The worker does it, looks again, and asks again, until there is nothing left to do.
 
 use super::observe::{Instance, PodState, State};
+use super::resize::{Change, Resize};
 use super::spec::{self, is_sidecar};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ pub struct Memory {
     pub containers: HashMap<String, ContainerMemory>,
     /// By container id.
     pub health: HashMap<String, Health>,
+    pub resize: Resize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -32,6 +34,8 @@ pub struct ContainerMemory {
     pub retry_at: i64,
     /// Failed attempts in a row.
     pub failures: u32,
+    /// It was ended to be started anew, however it ends and whatever its restart policy.
+    pub again: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,6 +75,11 @@ impl Memory {
         self.health.get(id).is_some_and(|h| h.started)
     }
 
+    /// Whether a container that ended like this starts again.
+    pub fn restarts(&self, pod: &Pod, container: &Container, exit_code: i32) -> bool {
+        self.containers.get(&container.name).is_some_and(|c| c.again) || restarts(pod, container, exit_code)
+    }
+
     fn failed(&self, id: &str) -> Option<&str> {
         self.health.get(id)?.failed.as_deref()
     }
@@ -88,6 +97,8 @@ pub struct Kill {
     pub id: String,
     pub name: String,
     pub message: String,
+    /// A new instance takes its place whatever the restart policy says.
+    pub again: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,6 +106,8 @@ pub struct Plan {
     /// Stop the present sandbox, if any, and run a new one with this attempt number.
     pub new_sandbox: Option<u32>,
     pub kill: Vec<Kill>,
+    /// Running containers that are to get other resources: id and name.
+    pub resize: Vec<(String, String)>,
     pub start: Vec<Start>,
     /// Containers in their pause, by name: its length.
     pub paused: HashMap<String, i64>,
@@ -125,8 +138,8 @@ pub fn plan(pod: &Pod, state: &PodState, memory: &Memory, now: i64) -> Plan {
     planner.plan
 }
 
-/// Whether a container that ended like this starts again.
-pub fn restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
+/// Whether its restart policy starts a container that ended like this again.
+fn restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
     for rule in container.restart_policy_rules.as_deref().unwrap_or_default() {
         let Some(codes) = &rule.exit_codes else { continue };
         let listed = codes.values.as_deref().unwrap_or_default().contains(&exit_code);
@@ -182,7 +195,7 @@ impl Planner<'_> {
     /// failed for good.
     fn over(&self) -> bool {
         let ended = |c: &Container, i: Option<&Instance>| {
-            i.is_some_and(|i| i.state == State::Exited && !restarts(self.pod, c, i.exit_code))
+            i.is_some_and(|i| i.state == State::Exited && !self.memory.restarts(self.pod, c, i.exit_code))
         };
         let failed_init = spec::init_containers(self.pod).iter().any(|c| {
             let instance = self.state.latest(&c.name);
@@ -199,7 +212,7 @@ impl Planner<'_> {
         let mut seen = HashSet::new();
         for instance in self.state.containers.values().flatten() {
             if !seen.insert(&instance.name) && instance.state == State::Running {
-                self.kill(instance, "Container is superseded by a newer instance".into());
+                self.kill(instance, "Container is superseded by a newer instance".into(), false);
             }
         }
     }
@@ -236,8 +249,9 @@ impl Planner<'_> {
         let Some(instance) = self.state.current(&container.name) else {
             // Of an earlier sandbox only the outcome counts.
             let earlier = self.state.latest(&container.name);
-            let done = earlier
-                .is_some_and(|i| i.state == State::Exited && !restarts(self.pod, container, i.exit_code));
+            let done = earlier.is_some_and(|i| {
+                i.state == State::Exited && !self.memory.restarts(self.pod, container, i.exit_code)
+            });
             if !(done && matches!(start, Start::Regular(_))) && self.may_start(&container.name, None) {
                 self.plan.start.push(start);
             }
@@ -246,15 +260,26 @@ impl Planner<'_> {
         match instance.state {
             State::Running => {
                 if let Some(why) = self.memory.failed(&instance.id) {
-                    self.kill(instance, why.to_owned());
+                    self.kill(instance, why.to_owned(), false);
                 } else if !instance.hash.is_empty() && instance.hash != spec::container_hash(container) {
                     let message =
                         format!("Container {} definition changed, will be restarted", container.name);
-                    self.kill(instance, message);
+                    self.kill(instance, message, true);
+                } else {
+                    match self.memory.resize.change(&instance.id, container) {
+                        Some(Change::Restart) => {
+                            let message = format!("Container {} resize requires restart", container.name);
+                            self.kill(instance, message, true);
+                        }
+                        Some(Change::Update) => {
+                            self.plan.resize.push((instance.id.clone(), container.name.clone()));
+                        }
+                        None => {}
+                    }
                 }
             }
             State::Exited => {
-                if restarts(self.pod, container, instance.exit_code)
+                if self.memory.restarts(self.pod, container, instance.exit_code)
                     && self.may_start(&container.name, Some(instance.finished_at))
                 {
                     self.plan.start.push(start);
@@ -269,8 +294,8 @@ impl Planner<'_> {
         }
     }
 
-    fn kill(&mut self, instance: &Instance, message: String) {
-        self.plan.kill.push(Kill { id: instance.id.clone(), name: instance.name.clone(), message });
+    fn kill(&mut self, instance: &Instance, message: String, again: bool) {
+        self.plan.kill.push(Kill { id: instance.id.clone(), name: instance.name.clone(), message, again });
     }
 
     fn may_start(&mut self, name: &str, finished: Option<i64>) -> bool {

@@ -195,3 +195,13 @@ fn a_failed_start_is_tried_again_in_its_time() {
     let plan = check(&pod, &state, &memory);
     assert_eq!((plan.start, plan.wake_at), (vec![Start::Regular(1)], Some(NOW + 5 * SECOND)));
 }
+
+#[test]
+fn a_container_that_was_ended_to_start_anew_does_so_however_it_ended() {
+    let (pod, mut state, mut memory) = (simple("Never"), with_sandbox(), Memory::default());
+    add(&mut state, "a", State::Exited, 0);
+    add(&mut state, "b", State::Exited, 0);
+    assert!(check(&pod, &state, &memory).ended);
+    memory.containers.entry("a".into()).or_default().again = true;
+    assert_eq!(check(&pod, &state, &memory).start, [Start::Regular(0)]);
+}

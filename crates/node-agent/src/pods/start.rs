@@ -52,22 +52,14 @@ impl Worker {
     }
 
     /// The pod's cgroup and the one of its class.
-    fn make_cgroups(&self, pod: &Pod) -> Result<(), String> {
+    fn make_cgroups(&mut self, pod: &Pod) -> Result<(), String> {
         let ctx = &self.ctx;
         let class = resources::qos(pod);
         let parent = resources::qos_cgroup(&ctx.config.cgroup_root, class);
         let cgroups = ctx.cgroups.as_ref();
         let shares = (class == resources::Qos::BestEffort).then_some(resources::MIN_SHARES);
         let limits = Limits { cpu_shares: shares, ..Default::default() };
-        cgroups
-            .ensure(&parent, &limits)
-            .and_then(|()| {
-                cgroups.ensure(
-                    &resources::pod_cgroup(&ctx.config.cgroup_root, pod),
-                    &resources::pod_limits(pod, 0),
-                )
-            })
-            .map_err(|e| volumes::chain(&e))
+        cgroups.ensure(&parent, &limits).map_err(|e| volumes::chain(&e)).and_then(|()| self.fit_cgroup(pod))
     }
 
     /// Runs a new sandbox; an old one is stopped first.
@@ -119,7 +111,7 @@ impl Worker {
             Ok(()) => {
                 let mut memory = self.shared.memory.lock();
                 let entry = memory.containers.entry(name).or_default();
-                (entry.waiting, entry.failures, entry.retry_at) = (None, 0, 0);
+                (entry.waiting, entry.failures, entry.retry_at, entry.again) = (None, 0, 0, false);
             }
             Err(failure) => {
                 if let Some((reason, message)) = failure.event {
@@ -191,6 +183,7 @@ impl Worker {
             .await
             .map_err(|e| Failure::new("CreateContainerError", e.user_message()))?;
         self.register(&id);
+        self.note_resources(&id, container);
         ctx.api.event(about(), EventType::Normal, "Created", "Container created");
         ctx.runtime
             .start_container(&id)
@@ -242,7 +235,10 @@ impl Worker {
         });
         let known: std::collections::HashSet<&str> =
             self.state.containers.values().flatten().map(|i| i.id.as_str()).collect();
-        self.shared.memory.lock().health.retain(|id, _| known.contains(id.as_str()));
+        let mut memory = self.shared.memory.lock();
+        memory.health.retain(|id, _| known.contains(id.as_str()));
+        memory.resize.retain(|id| known.contains(id));
+        drop(memory);
         let ephemeral = spec::ephemeral_containers(pod);
         let all = || {
             spec::containers(pod)

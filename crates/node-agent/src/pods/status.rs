@@ -1,13 +1,13 @@
 //! The status of a pod: a pure function of spec, runtime state and memory, in the words that kubelets use.
 
 use super::observe::{Instance, PodState, State};
-use super::plan::{Memory, Waiting, initialized, restarts};
+use super::plan::{Memory, Waiting, initialized};
 use super::resources;
 use super::spec::{self, is_sidecar};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus,
-    VolumeMountStatus,
+    ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::HashMap;
@@ -35,6 +35,9 @@ pub struct Inputs<'a> {
 /// The conditions that this agent owns; others are left to their owners.
 const OWNED: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Conditions that are there while they hold.
+const RESIZING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 pub fn status(inputs: &Inputs<'_>) -> PodStatus {
     let pod = inputs.pod;
@@ -149,18 +152,28 @@ fn container_status(inputs: &Inputs<'_>, container: &Container, init: bool) -> C
         restart_count: latest.map_or(0, |i| i.attempt as i32),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
-        allocated_resources: container
-            .resources
-            .as_ref()
-            .and_then(|r| r.requests.clone())
-            .filter(|_| running.is_some()),
-        resources: container.resources.clone().filter(|_| running.is_some()),
+        allocated_resources: latest.and(container.resources.as_ref()).and_then(|r| r.requests.clone()),
+        resources: latest.and(container.resources.clone()).map(|allocated| {
+            let now = running.and_then(|i| inputs.memory.resize.running(&i.id));
+            now.map_or(allocated.clone(), |now| in_force(allocated, now))
+        }),
         user: running.and_then(|i| i.user.clone()).map(|(uid, gid, groups)| ContainerUser {
             linux: Some(LinuxContainerUser { uid, gid, supplemental_groups: Some(groups) }),
         }),
         volume_mounts: volume_mounts(container),
         ..Default::default()
     }
+}
+
+/// The allocation with the amounts that are in force where they differ.
+fn in_force(mut allocated: ResourceRequirements, now: &ResourceRequirements) -> ResourceRequirements {
+    for (list, now) in [(&mut allocated.requests, &now.requests), (&mut allocated.limits, &now.limits)] {
+        let amounts = now.iter().flatten().filter(|(name, _)| ["cpu", "memory"].contains(&name.as_str()));
+        if let Some(list) = list {
+            list.extend(amounts.map(|(name, amount)| (name.clone(), amount.clone())));
+        }
+    }
+    allocated
 }
 
 fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
@@ -236,7 +249,7 @@ fn phase(inputs: &Inputs<'_>, regular: &[ContainerStatus]) -> &'static str {
         let i = inputs.state.latest(&c.name);
         !is_sidecar(c)
             && i.is_some_and(|i| {
-                i.state == State::Exited && i.exit_code != 0 && !restarts(pod, c, i.exit_code)
+                i.state == State::Exited && i.exit_code != 0 && !inputs.memory.restarts(pod, c, i.exit_code)
             })
     });
     let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
@@ -249,7 +262,7 @@ fn phase(inputs: &Inputs<'_>, regular: &[ContainerStatus]) -> &'static str {
             (None, Some(end)) => {
                 stopped += 1;
                 succeeded += usize::from(end.exit_code == 0);
-                restart |= restarts(pod, container, end.exit_code);
+                restart |= inputs.memory.restarts(pod, container, end.exit_code);
             }
             (None, None) => waiting += 1,
         }
@@ -327,7 +340,28 @@ fn conditions(
     };
     let start = if networked { Verdict::good() } else { Verdict::bad("", "") };
     let verdicts = [start, init_done(inputs, phase, init), ready, containers, Verdict::good()];
-    OWNED.iter().zip(verdicts).map(|(name, verdict)| condition(inputs, given, name, verdict)).collect()
+    let resizing = match phase {
+        "Succeeded" | "Failed" => [None, None],
+        _ => resizing(inputs),
+    };
+    let all =
+        OWNED.iter().zip(verdicts).chain(RESIZING.iter().zip(resizing).filter_map(|(n, v)| Some((n, v?))));
+    all.map(|(name, verdict)| condition(inputs, given, name, verdict)).collect()
+}
+
+/// What holds up a resize: the node's lack of room, and its own acting on what it gave.
+fn resizing(inputs: &Inputs<'_>) -> [Option<Verdict>; 2] {
+    let resize = &inputs.memory.resize;
+    let told = |reason, message: &String| Verdict { good: true, reason, message: message.clone() };
+    let acting = spec::containers(inputs.pod).iter().chain(spec::init_containers(inputs.pod)).any(|c| {
+        let running = inputs.state.current(&c.name).filter(|i| i.state == State::Running);
+        running.is_some_and(|i| resize.change(&i.id, c).is_some())
+    });
+    let failed = resize.failed.as_ref().map(|why| told("Error", why));
+    [
+        resize.deferred.as_ref().map(|why| told("Deferred", why)),
+        acting.then(|| failed.unwrap_or_else(Verdict::good)),
+    ]
 }
 
 fn condition(inputs: &Inputs<'_>, given: &[PodCondition], name: &str, verdict: Verdict) -> PodCondition {
@@ -404,10 +438,15 @@ pub fn patch(pod: &Pod, status: &PodStatus) -> serde_json::Value {
         list.push(serde_json::json!({ "$patch": "replace" }));
         value["podIPs"] = list.into();
     }
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let over = RESIZING.iter().filter(|name| !conditions.iter().any(|c| c.type_ == **name));
+    if let Some(list) = value["conditions"].as_array_mut() {
+        list.extend(over.map(|name| serde_json::json!({ "$patch": "delete", "type": name })));
+    }
     // A reason that no longer holds has to be taken away by name: lists of conditions merge.
     for condition in value["conditions"].as_array_mut().into_iter().flatten() {
         for field in ["reason", "message"] {
-            if condition.get(field).is_none() {
+            if condition.get(field).is_none() && condition.get("$patch").is_none() {
                 condition[field] = serde_json::Value::Null;
             }
         }

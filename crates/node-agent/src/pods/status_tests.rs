@@ -186,5 +186,10 @@ fn the_patch_takes_away_what_no_longer_holds() {
     assert_eq!(patch["status"]["podIPs"][1]["$patch"], "replace");
     assert_eq!(patch["metadata"]["uid"], "u");
     let conditions = patch["status"]["conditions"].as_array().expect("a list");
-    assert!(conditions.iter().all(|c| c.get("reason").is_some()));
+    let (gone, told): (Vec<_>, Vec<_>) = conditions.iter().partition(|c| c["$patch"] == "delete");
+    assert!(told.iter().all(|c| c.get("reason").is_some()));
+    assert_eq!(
+        gone.iter().map(|c| &c["type"]).collect::<Vec<_>>(),
+        ["PodResizePending", "PodResizeInProgress"]
+    );
 }

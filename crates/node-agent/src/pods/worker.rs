@@ -11,6 +11,7 @@ use crate::volumes::{self, Volumes, tokens::Tokens};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use keelson_client::EventType;
+use keelson_host::cgroup::Limits;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -80,6 +81,10 @@ pub struct Worker {
     told: HashSet<String>,
     messages: HashMap<String, String>,
     start_time: jiff::Timestamp,
+    /// What the pod's cgroup was last given.
+    pub(super) cgroup: Option<Limits>,
+    /// No further attempt to resize before this time.
+    pub(super) resize_at: i64,
     verdict: Option<Waiting>,
     failures: u32,
 }
@@ -130,14 +135,18 @@ impl Worker {
             told: HashSet::new(),
             messages: HashMap::new(),
             start_time: started.unwrap_or_else(timestamp),
+            cgroup: None,
+            resize_at: 0,
             verdict: refused,
             failures: 0,
         };
         (worker, reporter)
     }
 
+    /// With the resources that the pod has been given, which may not be yet what the API asks for.
     fn desired(&self) -> Desired {
-        self.desired.borrow().clone()
+        let Desired { pod, gone } = self.desired.borrow().clone();
+        Desired { pod: self.shared.memory.lock().resize.apply(&pod), gone }
     }
 
     pub(super) fn pod_ip(&self, pod: &Pod) -> String {
@@ -158,6 +167,10 @@ impl Worker {
     pub async fn run(mut self) {
         self.look().await;
         self.adopted = self.state.running().map(|i| i.id.clone()).collect();
+        let pod = self.desired().pod;
+        for running in self.state.running() {
+            self.shared.memory.lock().resize.adopt(&running.id, &pod, &running.name);
+        }
         let why = self.live().await;
         let why = match why {
             Why::Ended => {
@@ -254,11 +267,14 @@ impl Worker {
                 self.kill_some(pod, &plan.kill).await;
                 continue;
             }
+            if now() >= self.resize_at && self.resize(pod, &plan.resize).await {
+                continue;
+            }
             if plan.start.is_empty() {
                 self.failures = 0;
-                let due =
-                    plan.wake_at.map(|at| Instant::now() + Duration::from_nanos((at - now()).max(0) as u64));
-                let times = [due, self.volumes.refresh_at, self.deadline(pod)];
+                let at = |at: i64| Instant::now() + Duration::from_nanos((at - now()).max(0) as u64);
+                let resize = (self.resize_at > 0).then(|| at(self.resize_at));
+                let times = [plan.wake_at.map(at), resize, self.volumes.refresh_at, self.deadline(pod)];
                 return Next::Wait(times.into_iter().flatten().min());
             }
             for start in plan.start {
@@ -312,6 +328,9 @@ impl Worker {
     }
 
     async fn kill_some(&mut self, pod: &Arc<Pod>, kills: &[super::plan::Kill]) {
+        for kill in kills.iter().filter(|k| k.again) {
+            self.shared.memory.lock().containers.entry(kill.name.clone()).or_default().again = true;
+        }
         let ip = self.pod_ip(pod);
         let ctx = self.ctx.clone();
         let all: Vec<_> = spec::containers(pod).iter().chain(spec::init_containers(pod)).collect();
@@ -373,7 +392,7 @@ impl Worker {
     }
 
     /// Hands a status to the reporter.
-    fn send(&mut self, pod: &Arc<Pod>, ended: bool, last: bool) {
+    pub(super) fn send(&mut self, pod: &Arc<Pod>, ended: bool, last: bool) {
         let new = {
             let memory = self.shared.memory.lock();
             status::status(&status::Inputs {

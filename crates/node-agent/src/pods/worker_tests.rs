@@ -278,3 +278,81 @@ async fn a_dead_sandbox_is_replaced_with_its_containers() {
     assert_eq!(status["podIP"], "10.244.0.3");
     assert!(world.has_event("SandboxChanged"));
 }
+
+fn sized(generation: i64, cpu: &str, policy: &str) -> Value {
+    let mut pod = one();
+    pod["metadata"]["generation"] = json!(generation);
+    pod["spec"]["restartPolicy"] = json!("OnFailure");
+    pod["spec"]["containers"][0]["resources"] =
+        json!({ "requests": { "cpu": cpu }, "limits": { "cpu": cpu, "memory": "1Gi" } });
+    pod["spec"]["containers"][0]["resizePolicy"] =
+        json!([{ "resourceName": "cpu", "restartPolicy": policy }]);
+    pod
+}
+
+fn condition<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
+    status["conditions"].as_array()?.iter().find(|c| c["type"] == name && c["status"] == "True")
+}
+
+/// Whether the container runs with so many CPUs and nothing is left to do.
+fn has_cpus(status: &Value, cpu: &str) -> bool {
+    let container = &status["containerStatuses"][0];
+    is_ready(status)
+        && container["resources"]["limits"]["cpu"] == cpu
+        && container["allocatedResources"]["cpu"] == cpu
+        && condition(status, "PodResizeInProgress").or(condition(status, "PodResizePending")).is_none()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_container_gets_more_and_less_without_a_restart() {
+    let world = World::new();
+    world.set(&sized(1, "1", "NotRequired"));
+    world.until("ready", is_ready).await;
+    for (generation, cpu, quota) in [(2, "2", 200_000), (3, "500m", 50_000)] {
+        world.runtime.take_calls();
+        world.set(&sized(generation, cpu, "NotRequired"));
+        let status = world.until(cpu, |s| has_cpus(s, cpu) && s["observedGeneration"] == generation).await;
+        assert_eq!(restarts(&status), 0);
+        let updates = world.runtime.take_calls();
+        assert_eq!(updates.iter().filter(|c| c.starts_with("update_container_resources")).count(), 1);
+        let cgroup = world.cgroups.groups()["/kubepods/podu"];
+        assert_eq!(cgroup.cpu_quota_us, Some(quota));
+    }
+    assert!(world.has_event("ResizeStarted") && world.has_event("ResizeCompleted"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_asks_for_a_restart_gets_one() {
+    let world = World::new();
+    world.set(&sized(1, "1", "RestartContainer"));
+    world.until("ready", is_ready).await;
+    world.set(&sized(2, "2", "RestartContainer"));
+    let status = world.until("resized", |s| has_cpus(s, "2")).await;
+    assert_eq!(restarts(&status), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_does_not_fit_waits_and_changes_nothing() {
+    let world = World::new();
+    world.set(&sized(1, "1", "NotRequired"));
+    world.until("ready", is_ready).await;
+    world.set(&sized(2, "64", "NotRequired"));
+    let status = world.until("deferred", |s| condition(s, "PodResizePending").is_some()).await;
+    assert_eq!(condition(&status, "PodResizePending").expect("there")["reason"], "Deferred");
+    assert_eq!(status["containerStatuses"][0]["allocatedResources"]["cpu"], "1");
+    world.set(&sized(3, "2", "NotRequired"));
+    world.until("resized", |s| has_cpus(s, "2")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_the_runtime_refuses_is_told_and_tried_again() {
+    let world = World::new();
+    world.set(&sized(1, "1", "NotRequired"));
+    world.until("ready", is_ready).await;
+    world.runtime.fail_next("update_container_resources", "not now");
+    world.set(&sized(2, "2", "NotRequired"));
+    let failed = |s: &Value| condition(s, "PodResizeInProgress").is_some_and(|c| c["reason"] == "Error");
+    let status = world.until("an error", failed).await;
+    assert_eq!(status["containerStatuses"][0]["resources"]["limits"]["cpu"], "1");
+    world.until("resized", |s| has_cpus(s, "2")).await;
+}
