@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record as WireRecord, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,6 +40,22 @@ enum Transport {
     Tcp,
 }
 
+/// What memory makes of a query.
+enum Own {
+    Answer(Vec<u8>),
+    Alias(Box<Alias>),
+    /// Not ours: ask upstream.
+    Elsewhere,
+}
+
+/// An answer that ends with an alias. Clients ask no second question, so what it stands for is to follow.
+struct Alias {
+    response: Message,
+    /// The most bytes that the client takes.
+    limit: u16,
+    question: Query,
+}
+
 impl<D: Directory + Send + Sync + 'static> Resolver<D> {
     pub fn new(
         domain: String,
@@ -67,11 +83,11 @@ impl<D: Directory + Send + Sync + 'static> Resolver<D> {
             let query = &buffer[..length];
             // What memory can answer is answered at once, without a task of its own.
             match self.answer_own(query, Transport::Udp) {
-                Some(answer) => drop(socket.try_send_to(&answer, client)),
-                None => {
+                Own::Answer(answer) => drop(socket.try_send_to(&answer, client)),
+                own => {
                     let (resolver, socket, query) = (Arc::clone(&self), Arc::clone(&socket), query.to_vec());
                     tokio::spawn(async move {
-                        let answer = resolver.forward(&query, Transport::Udp).await;
+                        let answer = resolver.complete(own, &query, Transport::Udp).await;
                         let _ = socket.send_to(&answer, client).await;
                     });
                 }
@@ -96,35 +112,57 @@ impl<D: Directory + Send + Sync + 'static> Resolver<D> {
 
     async fn converse(&self, mut stream: TcpStream) {
         while let Ok(Ok(query)) = tokio::time::timeout(IDLE, read_framed(&mut stream)).await {
-            let answer = match self.answer_own(&query, Transport::Tcp) {
-                Some(answer) => answer,
-                None => self.forward(&query, Transport::Tcp).await,
-            };
+            let answer = self.complete(self.answer_own(&query, Transport::Tcp), &query, Transport::Tcp).await;
             if write_framed(&mut stream, &answer).await.is_err() {
                 return;
             }
         }
     }
 
-    /// The answer to a question about our domain, or to one that is malformed; None for all others.
-    fn answer_own(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    /// Asks others for what memory does not have.
+    async fn complete(&self, own: Own, query: &[u8], transport: Transport) -> Vec<u8> {
+        let Alias { mut response, limit, question } = match own {
+            Own::Answer(answer) => return answer,
+            Own::Elsewhere => return self.forward(query, transport).await,
+            Own::Alias(alias) => *alias,
+        };
+        let mut follow = Message::query();
+        follow.metadata.recursion_desired = true;
+        follow.add_query(question);
+        let answers = match follow.to_vec() {
+            Ok(follow) => match self.answer_own(&follow, transport) {
+                Own::Answer(answer) => Message::from_vec(&answer).map(|m| m.answers),
+                // One alias of ours may lead to another, but not on and on.
+                Own::Alias(next) => Ok(next.response.answers),
+                Own::Elsewhere => {
+                    Message::from_vec(&self.forward(&follow, transport).await).map(|m| m.answers)
+                }
+            },
+            Err(_) => Ok(Vec::new()),
+        };
+        response.add_answers(answers.unwrap_or_default());
+        encode(&response, limit).unwrap_or_else(|| failure(query, ResponseCode::ServFail))
+    }
+
+    /// The answer to a question about our domain, or to one that is malformed.
+    fn answer_own(&self, query: &[u8], transport: Transport) -> Own {
         let message = match Message::from_vec(query) {
             Ok(message) if message.metadata.message_type == MessageType::Query => message,
             // Never answer an answer, nor what has not even an id.
-            Ok(_) => return Some(Vec::new()),
-            Err(_) if query.len() < 12 => return Some(Vec::new()),
-            Err(_) => return Some(failure(query, ResponseCode::FormErr)),
+            Ok(_) => return Own::Answer(Vec::new()),
+            Err(_) if query.len() < 12 => return Own::Answer(Vec::new()),
+            Err(_) => return Own::Answer(failure(query, ResponseCode::FormErr)),
         };
         let [question] = message.queries.as_slice() else {
-            return Some(failure(query, ResponseCode::FormErr));
+            return Own::Answer(failure(query, ResponseCode::FormErr));
         };
         if message.metadata.op_code != OpCode::Query {
-            return Some(failure(query, ResponseCode::NotImp));
+            return Own::Answer(failure(query, ResponseCode::NotImp));
         }
         let name = question.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
         let answer = zone::answer(&name, kind(question.query_type()), &self.domain, &self.directory);
         if answer == Answer::Elsewhere {
-            return None;
+            return Own::Elsewhere;
         }
         self.metrics.answered("cluster");
         let mut response = Message::response(message.metadata.id, OpCode::Query);
@@ -156,7 +194,11 @@ impl<D: Directory + Send + Sync + 'static> Resolver<D> {
             edns.set_max_payload(UDP_MOST);
             response.set_edns(edns);
         }
-        Some(encode(&response, limit).unwrap_or_else(|| failure(query, ResponseCode::ServFail)))
+        if let Some(target) = alias(&response).filter(|_| question.query_type() != RecordType::CNAME) {
+            let question = Query::query(target, question.query_type());
+            return Own::Alias(Box::new(Alias { response, limit, question }));
+        }
+        Own::Answer(encode(&response, limit).unwrap_or_else(|| failure(query, ResponseCode::ServFail)))
     }
 
     fn wire(&self, record: &Record, owner: Option<Name>) -> Option<WireRecord> {
@@ -206,6 +248,14 @@ impl<D: Directory + Send + Sync + 'static> Resolver<D> {
         }
         self.metrics.answered("failed");
         failure(query, ResponseCode::ServFail)
+    }
+}
+
+/// What an answer is an alias of.
+fn alias(response: &Message) -> Option<Name> {
+    match &response.answers.first()?.data {
+        RData::CNAME(target) => Some(target.0.clone()),
+        _ => None,
     }
 }
 
@@ -274,4 +324,67 @@ async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> std::io::Result
     let length = u16::try_from(message.len()).map_err(std::io::Error::other)?;
     let framed = [&length.to_be_bytes(), message].concat();
     stream.write_all(&framed).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    /// One external name: `out` in `shop` is `example.com`.
+    struct Out;
+
+    impl Directory for Out {
+        fn has_namespace(&self, namespace: &str) -> bool {
+            namespace == "shop"
+        }
+        fn service(&self, _: &str, name: &str) -> Option<zone::Service> {
+            let external_name = Some("example.com".to_owned());
+            (name == "out").then(|| zone::Service { external_name, ..zone::Service::default() })
+        }
+        fn endpoints(&self, _: &str, _: &str) -> Vec<zone::Endpoint> {
+            Vec::new()
+        }
+        fn service_at(&self, _: IpAddr) -> Option<(String, String)> {
+            None
+        }
+        fn endpoint_at(&self, _: IpAddr) -> Option<(String, String, zone::Endpoint)> {
+            None
+        }
+    }
+
+    /// Answers every question with 192.0.2.7.
+    async fn upstream(socket: UdpSocket) {
+        let mut buffer = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let query = Message::from_vec(&buffer[..length]).expect("a query");
+            let mut response = Message::response(query.metadata.id, OpCode::Query);
+            let name = query.queries[0].name().clone();
+            response.add_query(query.queries[0].clone());
+            response.add_answer(WireRecord::from_rdata(name, 5, RData::A(A([192, 0, 2, 7].into()))));
+            socket.send_to(&response.to_vec().expect("encodes"), client).await.expect("sent");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_external_name_is_followed_to_its_addresses() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+        let server = socket.local_addr().expect("bound");
+        tokio::spawn(upstream(socket));
+        let resolver = Resolver::new("cluster.local".into(), 5, vec![server], Out, Metrics::default());
+        for (kind, expected) in [
+            (RecordType::A, "out.shop.svc.cluster.local. CNAME, example.com. A"),
+            (RecordType::CNAME, "out.shop.svc.cluster.local. CNAME"),
+        ] {
+            let mut query = Message::query();
+            let name = Name::from_ascii("out.shop.svc.cluster.local.").expect("a name");
+            query.add_query(Query::query(name, kind));
+            let query = query.to_vec().expect("encodes");
+            let own = resolver.answer_own(&query, Transport::Udp);
+            let answer = resolver.complete(own, &query, Transport::Udp).await;
+            let answers = Message::from_vec(&answer).expect("an answer").answers;
+            let told: Vec<_> = answers.iter().map(|r| format!("{} {}", r.name, r.record_type())).collect();
+            assert_eq!(told.join(", "), expected);
+        }
+    }
 }

@@ -155,8 +155,8 @@ impl Zone<'_> {
     fn service(&self, namespace: &str, name: &str) -> Answer {
         let Some(service) = self.directory.service(namespace, name) else { return Answer::NoName };
         if let Some(target) = service.external_name {
-            let asked = matches!(self.kind, Kind::A | Kind::Aaaa | Kind::Any);
-            return Answer::Records(if asked { vec![self.record(Data::Alias(target))] } else { Vec::new() });
+            // An alias stands for records of every kind (RFC 1034, 3.6.2).
+            return Answer::Records(vec![self.record(Data::Alias(target))]);
         }
         let headless = service.addresses.is_empty();
         let endpoints = if headless { self.directory.endpoints(namespace, name) } else { Vec::new() };
@@ -336,6 +336,7 @@ mod tests {
             ("db-0.db.shop.svc.cluster.local", Kind::A, "10.244.0.1"),
             ("10-244-0-2.db.shop.svc.cluster.local", Kind::A, "10.244.0.2"),
             ("out.shop.svc.cluster.local", Kind::A, "example.com"),
+            ("out.shop.svc.cluster.local", Kind::Other, "example.com"),
             ("_http._tcp.web.shop.svc.cluster.local", Kind::Srv, "100 80 web.shop.svc.cluster.local"),
             (
                 "_http._tcp.db.shop.svc.cluster.local",
