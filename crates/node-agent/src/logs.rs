@@ -72,9 +72,8 @@ pub fn tail(path: &str, lines: usize, bytes: usize) -> String {
     String::from_utf8_lossy(&out[start..]).into_owned()
 }
 
-/// The offset at which the last `lines` lines begin.
-async fn tail_start(file: &mut File, lines: u64) -> io::Result<u64> {
-    let mut end = file.metadata().await?.len();
+/// The offset at which the last `lines` lines before `end` begin.
+async fn tail_start(file: &mut File, mut end: u64, lines: u64) -> io::Result<u64> {
     if lines == 0 {
         return Ok(end);
     }
@@ -115,13 +114,16 @@ where
     let mut file = File::open(path).await?;
     // Before the first look at the file, so that nothing is written unseen in between.
     let mut folder = path.parent().filter(|_| options.follow).and_then(watch);
+    let meta = file.metadata().await?;
     let start = match options.tail {
-        Some(lines) => tail_start(&mut file, lines).await?,
+        Some(lines) => tail_start(&mut file, meta.len(), lines).await?,
         None => 0,
     };
     file.seek(SeekFrom::Start(start)).await?;
-    let mut inode = file.metadata().await?.ino();
-    let mut reader = BufReader::with_capacity(BLOCK as usize, file);
+    let mut inode = meta.ino();
+    // What is written from here on is for those who follow: it would be more than the tail that was asked for.
+    let most = if options.follow { u64::MAX } else { meta.len() - start };
+    let mut reader = BufReader::with_capacity(BLOCK as usize, file.take(most));
     let mut left = options.limit.unwrap_or(u64::MAX);
     let mut line = Vec::new();
     let mut out = Vec::new();
@@ -157,7 +159,7 @@ where
                 continue;
             }
             (inode, drained) = (meta.ino(), false);
-            reader = BufReader::with_capacity(BLOCK as usize, File::open(path).await?);
+            reader = BufReader::with_capacity(BLOCK as usize, File::open(path).await?.take(u64::MAX));
             line.clear();
             continue;
         }
@@ -313,6 +315,28 @@ mod tests {
         assert_eq!(check(Options { stream: Some("Stderr"), ..Default::default() }).await, "two\n");
         let stamped = check(Options { timestamps: true, tail: Some(1), ..Default::default() }).await;
         assert_eq!(stamped, "2026-01-01T00:00:02.000000001Z three\n");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_while_it_is_read_is_for_followers() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("0.log");
+        let line = |text: &str| format!("2026-01-01T00:00:03Z stdout F {text}\n");
+        // More than fits on the way: the reader waits long before the end.
+        std::fs::write(&path, line("early").repeat(64 << 10)).expect("writes");
+        let (sink, mut pieces) = mpsc::channel(1);
+        let reader = {
+            let path = path.clone();
+            tokio::spawn(async move { read(&path, &Options::default(), &sink, || async { true }).await })
+        };
+        let mut out = pieces.recv().await.expect("a piece").to_vec();
+        let file = std::fs::OpenOptions::new().append(true).open(&path);
+        std::io::Write::write_all(&mut file.expect("opens"), line("late").as_bytes()).expect("writes");
+        while let Some(piece) = pieces.recv().await {
+            out.extend_from_slice(&piece);
+        }
+        reader.await.expect("no panic").expect("reads");
+        assert!(out == "early\n".repeat(64 << 10).as_bytes(), "{} bytes", out.len());
     }
 
     #[tokio::test]
