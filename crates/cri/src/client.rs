@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::events::{self, Event};
+use crate::image::{ViewMount, view};
 use crate::runtime::Runtime;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
@@ -293,6 +294,28 @@ impl Runtime for Client {
             let message = RemoveImageRequest { image: Some(image_spec(image)) };
             call!(self.images, remove_image, image, SHORT, message).await.map(drop)
         })
+    }
+
+    fn view_image<'a>(
+        &'a self,
+        image: &'a str,
+        owner: &'a str,
+        volume: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<ViewMount>>> {
+        Box::pin(async move {
+            let message = ImageStatusRequest { image: Some(image_spec(image)), verbose: true };
+            let answer = call!(self.images, image_status, image, SHORT, message).await?;
+            let chain = view::chain(&answer.info)
+                .ok_or_else(|| {
+                    tonic::Status::unimplemented("the runtime does not tell of the image's layers")
+                })
+                .map_err(Error::call("view", image))?;
+            view::make(self.channel(), &chain, owner, volume).await
+        })
+    }
+
+    fn release_views<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(view::release(self.channel(), owner))
     }
 
     fn image_fs_info(&self) -> BoxFuture<'_, Result<ImageFsInfoResponse>> {

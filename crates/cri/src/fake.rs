@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
+use crate::image::ViewMount;
 use crate::runtime::Runtime;
 use crate::v1::*;
 use futures::StreamExt;
@@ -396,6 +397,21 @@ impl Runtime for Fake {
         done(self.enter("remove_image", image).map(|mut state| {
             state.images.remove(&crate::image::normalize(image));
         }))
+    }
+
+    fn view_image<'a>(
+        &'a self,
+        image: &'a str,
+        owner: &'a str,
+        volume: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<ViewMount>>> {
+        let mount =
+            ViewMount { kind: "overlay".into(), source: format!("layers of {image}"), options: vec![] };
+        done(self.enter("view_image", &format!("{owner} {volume}")).map(|_| vec![mount]))
+    }
+
+    fn release_views<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<()>> {
+        done(self.enter("release_views", owner).map(drop))
     }
 
     fn image_fs_info(&self) -> BoxFuture<'_, Result<ImageFsInfoResponse>> {

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::events::Event;
+use crate::image::ViewMount;
 use crate::v1::*;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -62,6 +63,15 @@ pub trait Runtime: Send + Sync + 'static {
         sandbox_config: Option<PodSandboxConfig>,
     ) -> BoxFuture<'a, Result<String>>;
     fn remove_image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Makes an image's files available to be mounted read-only, for one volume of an owner.
+    fn view_image<'a>(
+        &'a self,
+        image: &'a str,
+        owner: &'a str,
+        volume: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<ViewMount>>>;
+    /// Forgets all views of an owner; they must not be mounted any more.
+    fn release_views<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<()>>;
     fn image_fs_info(&self) -> BoxFuture<'_, Result<ImageFsInfoResponse>>;
 
     /// What happens to containers, as it happens. The stream ends when the connection breaks; whoever

@@ -22,6 +22,9 @@ pub trait Mounts: Send + Sync {
     /// A tmpfs with an optional size in bytes; a mount that stands already is kept.
     fn tmpfs(&self, target: &Path, size: Option<u64>, mode: u32) -> Result<()>;
     fn bind(&self, source: &Path, target: &Path) -> Result<()>;
+    /// Mounts a filesystem or a directory (`bind` among the options) read-only, with nothing in it executable; options
+    /// are mount(8)'s. A mount that stands already is kept.
+    fn read_only(&self, kind: &str, source: &Path, target: &Path, options: &[String]) -> Result<()>;
     /// Lazily unmounts everything stacked on `target`; not mounted is fine.
     fn unmount(&self, target: &Path) -> Result<()>;
     /// Targets at or below `dir`, deepest first.
@@ -110,6 +113,23 @@ impl Mounts for Kernel {
         .context("bind mount", target.display())
     }
 
+    fn read_only(&self, kind: &str, source: &Path, target: &Path, options: &[String]) -> Result<()> {
+        if self.is_mounted(target)? {
+            return Ok(());
+        }
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        if options.iter().any(|o| o == "bind" || o == "rbind") {
+            self.bind(source, target)?;
+            // A bind mount takes its flags only when it stands.
+            let again = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+            return nix::mount::mount(None::<&Path>, target, None::<&str>, again, None::<&str>)
+                .context("make read-only", target.display());
+        }
+        let rest: Vec<_> = options.iter().map(String::as_str).filter(|o| !["ro", "rw"].contains(o)).collect();
+        nix::mount::mount(Some(source), target, Some(kind), flags, Some(rest.join(",").as_str()))
+            .context("mount", target.display())
+    }
+
     fn unmount(&self, target: &Path) -> Result<()> {
         while self.is_mounted(target)? {
             nix::mount::umount2(target, MntFlags::MNT_DETACH).context("unmount", target.display())?;
@@ -150,6 +170,15 @@ impl Mounts for Fake {
     fn bind(&self, source: &Path, target: &Path) -> Result<()> {
         let what = format!("bind {}", source.display());
         self.mounted.lock().expect("no panic while held").insert(target.to_owned(), what);
+        Ok(())
+    }
+
+    fn read_only(&self, kind: &str, source: &Path, target: &Path, options: &[String]) -> Result<()> {
+        let what = format!("{kind} {} ro {}", source.display(), options.join(","));
+        self.mounted
+            .lock()
+            .expect("no panic while held")
+            .insert(target.to_owned(), what.trim_end().to_owned());
         Ok(())
     }
 

@@ -86,7 +86,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
 }
 
-fn scoped<T>(message: T, lease: Option<&str>) -> Request<T> {
+pub(super) fn scoped<T>(message: T, lease: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     let metadata = request.metadata_mut();
     metadata.insert("containerd-namespace", tonic::metadata::MetadataValue::from_static(NAMESPACE));

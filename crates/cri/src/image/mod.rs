@@ -3,9 +3,11 @@
 mod archive;
 mod build;
 mod import;
+pub(crate) mod view;
 
 pub use build::{ImageConfig, build};
 pub use import::{Imported, import};
+pub use view::ViewMount;
 
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;

@@ -35,8 +35,12 @@ pub struct Images {
 /// What an image needs to be had.
 pub struct Request<'a> {
     pub pod: &'a Pod,
+    /// The container that needs it, for events.
     pub container: &'a Container,
-    pub sandbox: PodSandboxConfig,
+    pub image: &'a str,
+    /// `Always`, `IfNotPresent` or `Never`; by the image's tag where nothing is said.
+    pub policy: Option<&'a str>,
+    pub sandbox: &'a PodSandboxConfig,
 }
 
 impl Images {
@@ -48,8 +52,8 @@ impl Images {
         request: &Request<'_>,
     ) -> Result<Image, ImageError> {
         let container = request.container;
-        let image = container.image.as_deref().unwrap_or_default();
-        let policy = container.image_pull_policy.as_deref().unwrap_or_else(|| default_policy(image));
+        let image = request.image;
+        let policy = request.policy.unwrap_or_else(|| default_policy(image));
         let about = || reference(request.pod, spec::field_path(request.pod, &container.name));
         if !is_valid_name(image) {
             let message = format!(

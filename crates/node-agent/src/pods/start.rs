@@ -1,15 +1,17 @@
 //! Bringing up: the sandbox, and one container after another, with the events that tell of it.
 
 use super::env::Facts;
-use super::images::Request;
+use super::images::{ImageError, Request};
 use super::plan::{Start, Waiting};
 use super::worker::{Worker, now};
 use super::{container, hooks, probe, resources, sandbox, spec};
 use crate::api::reference;
-use crate::volumes;
+use crate::volumes::{self, Mounted};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use keelson_client::EventType;
+use keelson_cri::v1::PodSandboxConfig;
 use keelson_host::cgroup::Limits;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +32,13 @@ impl Failure {
     fn new(reason: &'static str, message: String) -> Self {
         let event = Some(("Failed", format!("Error: {message}")));
         Self { waiting: Waiting { reason: reason.into(), message }, event, retry_in: None }
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(e: ImageError) -> Self {
+        let waiting = Waiting { reason: e.reason.into(), message: e.message };
+        Self { waiting, event: None, retry_in: Some(e.retry_in) }
     }
 }
 
@@ -141,15 +150,15 @@ impl Worker {
         let present =
             present.ok_or_else(|| Failure::new("CreateContainerError", "the sandbox is gone".into()))?;
         let sandbox_config = sandbox::config(&ctx, pod, present.attempt);
-        let request = Request { pod, container, sandbox: sandbox_config.clone() };
-        let image =
-            ctx.images.ensure(ctx.runtime.as_ref(), ctx.api.as_ref(), &request).await.map_err(|e| {
-                Failure {
-                    waiting: Waiting { reason: e.reason.into(), message: e.message },
-                    event: None,
-                    retry_in: Some(e.retry_in),
-                }
-            })?;
+        let volumes = self.volumes_of(pod, container, &sandbox_config).await?;
+        let request = Request {
+            pod,
+            container,
+            image: container.image.as_deref().unwrap_or_default(),
+            policy: container.image_pull_policy.as_deref(),
+            sandbox: &sandbox_config,
+        };
+        let image = ctx.images.ensure(ctx.runtime.as_ref(), ctx.api.as_ref(), &request).await?;
         let ips = match spec::is_host_network(pod) {
             true => vec![ctx.node_ip.to_string()],
             false => present.ips.clone(),
@@ -168,7 +177,7 @@ impl Worker {
                 &image.id
             },
             image: &image,
-            volumes: &self.volumes.mounted,
+            volumes: &volumes,
             target: target.as_deref(),
         };
         let config = container::config(&ctx, &parts)
@@ -223,6 +232,34 @@ impl Worker {
         Ok(())
     }
 
+    /// The pod's volumes, and those made of images that the container mounts. Such an image is had like the container's own.
+    async fn volumes_of(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<HashMap<String, Mounted>, Failure> {
+        let ctx = &self.ctx;
+        let mut all = self.volumes.mounted.clone();
+        let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+        let volumes = spec::spec(pod).volumes.as_deref().unwrap_or_default();
+        for volume in volumes.iter().filter(|v| mounts.iter().any(|m| m.name == v.name)) {
+            let Some(source) = &volume.image else { continue };
+            let path = volumes::image_dir(ctx, &self.uid).join(&volume.name);
+            if !ctx.mounts.below(&path).is_ok_and(|standing| standing.contains(&path)) {
+                let image = source.reference.as_deref().unwrap_or_default();
+                let policy = source.pull_policy.as_deref();
+                let request = Request { pod, container, image, policy, sandbox };
+                let image = ctx.images.ensure(ctx.runtime.as_ref(), ctx.api.as_ref(), &request).await?;
+                volumes::image(ctx, &self.uid, &volume.name, &image.id, &path)
+                    .await
+                    .map_err(|why| Failure::new("ImageVolumeMountFailed", why))?;
+            }
+            all.insert(volume.name.clone(), Mounted { path, read_only: true });
+        }
+        Ok(all)
+    }
+
     /// Begins to probe what runs and is not probed yet; ends the probes of what is gone.
     pub(super) fn tend_probes(&mut self, pod: &Arc<Pod>) {
         let running: Vec<_> = self.state.running().cloned().collect();
@@ -233,8 +270,7 @@ impl Worker {
             }
             keep
         });
-        let known: std::collections::HashSet<&str> =
-            self.state.containers.values().flatten().map(|i| i.id.as_str()).collect();
+        let known: HashSet<&str> = self.state.containers.values().flatten().map(|i| i.id.as_str()).collect();
         let mut memory = self.shared.memory.lock();
         memory.health.retain(|id, _| known.contains(id.as_str()));
         memory.resize.retain(|id| known.contains(id));

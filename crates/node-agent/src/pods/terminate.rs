@@ -174,7 +174,7 @@ pub async fn remove(ctx: &Context, uid: &str, state: &PodState) {
             tracing::warn!(sandbox = sandbox.id, error = e.user_message(), "could not remove a sandbox");
         }
     }
-    if let Err(error) = volumes::tear_down(ctx, uid) {
+    if let Err(error) = volumes::tear_down(ctx, uid).await {
         tracing::warn!(pod = uid, "could not remove a pod's volumes: {error:#}");
     }
     ctx.api.release(uid);

@@ -439,7 +439,7 @@ impl Worker {
         }
         self.end_sandbox().await;
         self.send(&pod, true, false);
-        if let Err(error) = volumes::tear_down(&self.ctx, &self.uid) {
+        if let Err(error) = volumes::tear_down(&self.ctx, &self.uid).await {
             tracing::warn!(pod = self.uid, "could not remove a pod's volumes: {error:#}");
         }
         self.ctx.api.release(&self.uid);

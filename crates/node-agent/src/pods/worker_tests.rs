@@ -26,6 +26,7 @@ struct World {
     api: Arc<FakeApi>,
     feed: mpsc::UnboundedSender<Feed>,
     cgroups: Arc<keelson_host::cgroup::Fake>,
+    mounts: Arc<keelson_host::mount::Fake>,
     state: tempfile::TempDir,
 }
 
@@ -42,6 +43,7 @@ impl World {
         runtime.add_image("img:v1");
         let api = Arc::new(FakeApi::default());
         let cgroups = Arc::new(keelson_host::cgroup::Fake::default());
+        let mounts = Arc::new(keelson_host::mount::Fake::default());
         let ctx = Arc::new(Context {
             config,
             node_name: "n".into(),
@@ -49,7 +51,7 @@ impl World {
             api: api.clone(),
             runtime: runtime.clone(),
             cgroups: cgroups.clone(),
-            mounts: Arc::new(keelson_host::mount::Fake::default()),
+            mounts: mounts.clone(),
             images: Images::default(),
             allocatable: Allocatable {
                 cpu_milli: 4000,
@@ -63,7 +65,7 @@ impl World {
         *api.feed.lock() = Some(feed.clone());
         let wanted = Arc::new(|| Some(HashSet::from(["u".to_owned()])));
         tokio::spawn(Manager::new(ctx).run(changes, wanted, Arc::default()));
-        Self { runtime, api, feed, cgroups, state }
+        Self { runtime, api, feed, cgroups, mounts, state }
     }
 
     fn set(&self, pod: &Value) {
@@ -355,4 +357,34 @@ async fn a_resize_that_the_runtime_refuses_is_told_and_tried_again() {
     let status = world.until("an error", failed).await;
     assert_eq!(status["containerStatuses"][0]["resources"]["limits"]["cpu"], "1");
     world.until("resized", |s| has_cpus(s, "2")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_made_of_an_image_is_mounted_read_only_and_goes_with_the_pod() {
+    let world = World::new();
+    let mut pod = one();
+    pod["spec"]["volumes"] = json!([{ "name": "v", "image": { "reference": "data:v1" } }]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v" }]);
+    world.runtime.fail_next("pull_image", "no such image");
+    world.set(&pod);
+    world.until("an error", |s| waiting(s) == "ErrImagePull").await;
+    world.until("ready", is_ready).await;
+    let config = world.runtime.config(&world.runtime.running("a").expect("running")).expect("created");
+    let mount = config.mounts.iter().find(|m| m.container_path == "/v").expect("mounted");
+    assert!(mount.readonly);
+    let mounted = world.mounts.mounted();
+    assert_eq!(
+        mounted[std::path::Path::new(&mount.host_path)],
+        "overlay layers of docker.io/library/data:v1 ro"
+    );
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.runtime.take_calls();
+    world.set(&pod);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while world.api.deleted.lock().is_empty() {
+        assert!(Instant::now() < deadline, "the object was not removed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(world.runtime.take_calls().contains(&"release_views u".to_owned()));
+    assert!(world.mounts.mounted().is_empty());
 }

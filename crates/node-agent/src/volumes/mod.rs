@@ -58,6 +58,10 @@ pub async fn set_up(ctx: &Context, pod: &Pod, tokens: &mut tokens::Tokens) -> Re
     let mut volumes = Volumes::default();
     for volume in spec::spec(pod).volumes.as_deref().unwrap_or_default() {
         let fail = |problem: String| VolumeError { volume: volume.name.clone(), problem };
+        if volume.image.is_some() {
+            // Comes with the first container that mounts it.
+            continue;
+        }
         let mounted = one(ctx, pod, volume, tokens).await.map_err(fail)?;
         volumes.mounted.insert(volume.name.clone(), mounted);
     }
@@ -121,14 +125,30 @@ async fn one(
     Ok(Mounted { path, read_only: true })
 }
 
+/// Where the volumes of a pod that are made of images stand.
+pub fn image_dir(ctx: &Context, uid: &str) -> PathBuf {
+    ctx.pod_dir(uid).join("volumes/kubernetes.io~image")
+}
+
+/// Mounts an image that is here, by the runtime's id of it.
+pub async fn image(ctx: &Context, uid: &str, name: &str, image: &str, path: &Path) -> Result<(), String> {
+    let mounts = ctx.runtime.view_image(image, uid, name).await.map_err(|e| e.user_message())?;
+    make_dir(path, 0o755).map_err(|e| e.to_string())?;
+    for m in mounts {
+        ctx.mounts.read_only(&m.kind, Path::new(&m.source), path, &m.options).map_err(|e| chain(&e))?;
+    }
+    Ok(())
+}
+
 /// Removes everything of a pod from this node; goes on past what fails and reports the first failure.
-pub fn tear_down(ctx: &Context, uid: &str) -> anyhow::Result<()> {
+pub async fn tear_down(ctx: &Context, uid: &str) -> anyhow::Result<()> {
     let mut first = None;
     let mut note = |result: anyhow::Result<()>| {
         if let Err(error) = result {
             first.get_or_insert(error);
         }
     };
+    let of_images = image_dir(ctx, uid).exists();
     for dir in [ctx.pod_dir(uid), memory_dir(ctx).join(uid)] {
         match ctx.mounts.below(&dir) {
             Ok(targets) => {
@@ -137,6 +157,9 @@ pub fn tear_down(ctx: &Context, uid: &str) -> anyhow::Result<()> {
                 }
             }
             Err(error) => note(Err(error.into())),
+        }
+        if of_images {
+            note(ctx.runtime.release_views(uid).await.map_err(Into::into));
         }
         // Never through a mount: what is still mounted keeps its directory.
         let clear = ctx.mounts.below(&dir).is_ok_and(|left| left.is_empty());
