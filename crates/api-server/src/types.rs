@@ -113,13 +113,10 @@ impl From<Decision> for Verdict {
 }
 
 pub trait Authorizer: Send + Sync {
-    /// Decides at once, for callers that cannot wait. Where a webhook is to be asked, this blocks its thread.
-    fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+    /// The decision where memory has it; `None` where a webhook is to be asked.
+    fn known(&self, attributes: &Attributes<'_>) -> Option<Decision>;
 
-    /// The same for everybody who can wait.
-    fn decide<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Verdict> {
-        Box::pin(std::future::ready(self.authorize(attributes).into()))
-    }
+    fn decide<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Verdict>;
 
     /// The rules that apply to a user in a namespace, for SelfSubjectRulesReview: a
     /// `SubjectRulesReviewStatus`.

@@ -1,5 +1,7 @@
 //! Who may do what: webhooks, nodes, reviews, and the order of the authorizers.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::https::{Asked, Https};
@@ -254,4 +256,59 @@ async fn a_node_reaches_what_its_pods_need_and_nothing_else() {
     n1.post(&token("robot"), &request).await.expect(201);
     n1.post(&token("other"), &request).await.refused(403, "Forbidden", "no relationship found");
     n2.post(&token("robot"), &request).await.refused(403, "Forbidden", "no relationship found");
+}
+
+#[tokio::test]
+async fn admission_asks_a_webhook_without_holding_up_a_thread() {
+    const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1";
+    let service = Https::start(|asked| {
+        let resource = &asked.body["spec"]["resourceAttributes"];
+        let name = resource["name"].as_str().unwrap_or_default();
+        // Jane may do all, but sign for one signer alone; the policy asks about "gold" and "lead".
+        let allowed = match resource["resource"].as_str() {
+            Some("signers") => name == "example.com/*",
+            Some("metals") => name == "gold",
+            _ => true,
+        };
+        answer(asked, json!({"allowed": allowed, "reason": name}))
+    })
+    .await;
+    // The test's runtime has one thread: who blocked it would wait for ever.
+    let plane = start(vec![webhook(&service, "Deny")]).await;
+    let (admin, jane) = (plane.admin(), plane.client("jane", &[]));
+    for (name, signer) in [("mine", "example.com/a"), ("theirs", "example.org/a")] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let request = rcgen::CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap();
+        let request = STANDARD.encode(request.pem().unwrap());
+        let csr = json!({"metadata": {"name": name}, "spec": {"signerName": signer, "usages": ["client auth"], "request": request}});
+        admin.post(CSRS, &csr).await.expect(201);
+    }
+    let approve = |name: &str| {
+        let path = format!("{CSRS}/{name}/approval");
+        let jane = jane.clone();
+        async move {
+            let status = json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "r"}]}});
+            jane.patch(&path, "merge", &status).await
+        }
+    };
+    approve("mine").await.expect(200);
+    let refusal = r#"user not permitted to approve requests with signerName "example.org/a""#;
+    approve("theirs").await.refused(403, "Forbidden", refusal);
+
+    let check = |name: &str| format!("authorizer.group('a.io').resource('metals').name('{name}').check('mine')");
+    let policy = json!({"metadata": {"name": "metals"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
+        "variables": [{"name": "lead", "expression": check("lead")}],
+        "validations": [{"expression": format!("{}.allowed()", check("gold"))},
+            {"expression": "variables.lead.allowed()", "messageExpression": "'not even ' + variables.lead.reason()"}]}});
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "metals", "validationActions": ["Deny"]}});
+    for (resource, object) in
+        [("validatingadmissionpolicies", policy), ("validatingadmissionpolicybindings", binding)]
+    {
+        admin.post(&format!("{POLICIES}/{resource}"), &object).await.expect(201);
+        admin.get(&format!("{POLICIES}/{resource}")).await.expect(200);
+    }
+    let denied = jane.post("/api/v1/namespaces/default/configmaps", &crate::support::config_map("c")).await;
+    denied.refused(422, "Invalid", "not even lead");
 }

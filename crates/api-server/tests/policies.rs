@@ -335,3 +335,59 @@ async fn match_conditions_keep_a_webhook_from_being_called() {
         "configmaps \"nothing\" is forbidden: expression 'object.data.a == '1'' resulted in error: no such key: a",
     );
 }
+
+#[tokio::test]
+async fn who_writes_a_policy_must_be_able_to_read_its_parameters() {
+    let server = Server::start().await;
+    let (admin, jane) = (server.admin(), server.client("jane", &["devs"]));
+    let role = |rules: Value| json!({"metadata": {"name": "writer"}, "rules": rules});
+    let writes = json!({"verbs": ["*"], "apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"]});
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    admin.post(roles, &role(json!([writes]))).await.expect(201);
+    let bound = json!({"metadata": {"name": "writer"}, "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "ClusterRole", "name": "writer", "apiGroup": "rbac.authorization.k8s.io"}});
+    admin.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &bound).await.expect(201);
+
+    let (policies, bindings) =
+        (format!("{GROUP}/validatingadmissionpolicies"), format!("{GROUP}/validatingadmissionpolicybindings"));
+    let mut policy = json!({"metadata": {"name": "p"}, "spec": {
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "matchConstraints": rules(json!(["CREATE"]), "apps", "deployments"),
+        "validations": [{"expression": "params.data.a == '1'"}]}});
+    let binding = |policy: &str| {
+        json!({"metadata": {"name": "b"}, "spec": {"policyName": policy, "validationActions": ["Deny"],
+            "paramRef": {"name": "c", "namespace": "default", "parameterNotFoundAction": "Deny"}}})
+    };
+    eventually("jane may write policies", || async {
+        let reply = jane.get(&policies).await;
+        if reply.status == 200 { Ok(()) } else { Err(reply.text()) }
+    })
+    .await;
+    let refused = |reply: Reply, parts: [&str; 2]| {
+        let who = "user &{jane  [devs system:authenticated] map[authentication.kubernetes.io/credential-id:[";
+        for part in [who].into_iter().chain(parts) {
+            reply.refused(422, "Invalid", part);
+        }
+    };
+    refused(jane.post(&policies, &policy).await, ["spec.paramKind: Forbidden: ",
+        r#"must have "get" permission on all objects of the referenced paramKind (kind=ConfigMap, apiVersion=v1)"#]);
+    refused(jane.post(&bindings, &binding("p")).await, [
+        "spec.paramRef: Forbidden: unable to get policy p to determine minimum required permissions and user",
+        r#"does not have "get" permission for all groups, versions and resources"#]);
+    admin.post(&policies, &policy).await.expect(201);
+    refused(jane.post(&bindings, &binding("p")).await, ["spec.paramRef: Forbidden: user",
+        r#"does not have "get" permission on the object referenced by paramRef"#]);
+    // What is not about the parameters may be changed without the right to read them.
+    policy["spec"]["failurePolicy"] = "Ignore".into();
+    jane.put(&format!("{policies}/p"), &policy).await.expect(200);
+    policy["spec"]["paramKind"]["kind"] = "Secret".into();
+    jane.put(&format!("{policies}/p"), &policy).await.refused(422, "Invalid", "kind=Secret");
+
+    let reads = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"]});
+    admin.put(&format!("{roles}/writer"), &role(json!([writes, reads]))).await.expect(200);
+    eventually("jane may read the parameters", || async {
+        let reply = jane.post(&bindings, &binding("p")).await;
+        if reply.status == 201 { Ok(()) } else { Err(reply.text()) }
+    })
+    .await;
+}

@@ -18,12 +18,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Message};
 
+use crate::support::webhook::Webhook;
 use crate::support::{ACCOUNTS, Client, PODS, Raw, Server, default_account};
 
 const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 type Socket = tokio_tungstenite::WebSocketStream<Raw>;
 
-/// A node agent whose containers write their query as their log, and whose commands copy stdin to stdout.
+/// A node agent whose containers write their query as their log; so does the command `echo`, and all copy stdin to
+/// stdout.
 async fn answer(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
     let plain = |status: u16, text: String| {
         Response::builder().status(status).body(Full::new(Bytes::from(text))).unwrap()
@@ -44,6 +46,9 @@ async fn answer(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
             tokio::spawn(async move {
                 let mut session = pending.session().await.unwrap();
                 let (mut stdin, mut stdout) = (session.stdin.take().unwrap(), session.stdout.take().unwrap());
+                if query.contains("command=echo") {
+                    stdout.write_all(query.as_bytes()).await.unwrap();
+                }
                 let _ = tokio::io::copy(&mut stdin, &mut stdout).await;
                 drop(stdout);
                 session.control.finish(&status::success()).await;
@@ -202,4 +207,28 @@ async fn commands_are_refused_where_they_cannot_run() {
     let homeless = "pod unscheduled does not have a host assigned";
     asking.get(&exec("unscheduled")).await.refused(400, "BadRequest", homeless);
     asking.get(&exec("nobody")).await.refused(404, "NotFound", "pods \"nobody\" not found");
+}
+
+#[tokio::test]
+async fn what_a_webhook_makes_of_the_options_is_what_runs() {
+    let hook = Webhook::start(|_| {
+        let operations = json!([{"op": "replace", "path": "/command", "value": ["echo"]},
+            {"op": "add", "path": "/container", "value": "c"}, {"op": "add", "path": "/stdin", "value": true}]);
+        json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(operations.to_string())})
+    })
+    .await;
+    let server = running().await;
+    let admin = server.admin();
+    let rules = json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]);
+    let configuration = json!({"metadata": {"name": "m"}, "webhooks": [hook.hook("m.example.com", rules)]});
+    let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    admin.post(path, &configuration).await.expect(201);
+    admin.get(path).await.expect(200);
+    let mut socket =
+        websocket(&admin, &format!("{PODS}/p/exec?stdout=1&command=ls"), "v5.channel.k8s.io").await;
+    socket.send(Message::Binary(b"\xff\x00".to_vec().into())).await.unwrap();
+    let messages: Vec<Bytes> = all(&mut socket).await.into_iter().map(Message::into_data).collect();
+    assert!(messages.iter().any(|m| &m[..] == b"\x01input=1&output=1&command=echo"), "{messages:?}");
+    let dry = admin.post(&format!("{PODS}/p/exec?command=ls&dryRun=All"), &json!({})).await;
+    dry.refused(400, "BadRequest", "dryRun is not supported");
 }

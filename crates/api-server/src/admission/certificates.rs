@@ -9,41 +9,41 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
 use super::text;
-use crate::types::{AdmissionRequest, Attributes, Authorizer, Decision, Operation};
+use crate::types::{AdmissionRequest, Attributes, Authorizer, Operation};
 
 const GROUP: &str = "certificates.k8s.io";
 const RESOURCE: &str = "certificatesigningrequests";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-pub fn approval(authorizer: &dyn Authorizer, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
+pub async fn approval(authorizer: &dyn Authorizer, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
     match r.op {
-        Operation::Update if r.is(GROUP, RESOURCE, "approval") => check_signer(authorizer, r, "approve"),
+        Operation::Update if r.is(GROUP, RESOURCE, "approval") => check_signer(authorizer, r, "approve").await,
         _ => Ok(()),
     }
 }
 
-pub fn signing(authorizer: &dyn Authorizer, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
+pub async fn signing(authorizer: &dyn Authorizer, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
     let part = |o: Option<&Value>, key: &str| o.map(|o| o["status"][key].clone()).unwrap_or_default();
     let changed = |key: &str| part(r.object.as_deref(), key) != part(r.old, key);
     match r.op {
         Operation::Update
             if r.is(GROUP, RESOURCE, "status") && (changed("certificate") || changed("conditions")) =>
         {
-            check_signer(authorizer, r, "sign")
+            check_signer(authorizer, r, "sign").await
         }
         _ => Ok(()),
     }
 }
 
 /// The stored signer name counts: an update may try to change it on the way.
-fn check_signer(
+async fn check_signer(
     authorizer: &dyn Authorizer,
     r: &AdmissionRequest<'_>,
     verb: &str,
 ) -> Result<(), StatusError> {
     let signer = r.old.map(|o| text(o, "/spec/signerName")).unwrap_or_default();
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
-    let allowed = [signer, &domain].into_iter().any(|name| {
+    for name in [signer, &domain] {
         let question = Attributes {
             user: r.user,
             verb,
@@ -58,10 +58,9 @@ fn check_signer(
             field_selector: None,
             label_selector: None,
         };
-        matches!(authorizer.authorize(&question), Decision::Allow(_))
-    });
-    if allowed {
-        return Ok(());
+        if authorizer.decide(&question).await.is_allowed() {
+            return Ok(());
+        }
     }
     Err(r.forbidden(format!("user not permitted to {verb} requests with signerName {signer:?}")))
 }

@@ -1,5 +1,6 @@
 //! Expressions of match conditions and admission policies: what they may name, and the values of one request.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
@@ -8,13 +9,14 @@ use keelson_cel::{
     Activation, Authorizer as CelAuthorizer, Budget, Check, Decision, Declared, Env, EvalError, Program,
     RUNTIME_BUDGET, Subject, Type, Value as CelValue,
 };
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::items;
 use super::matching::Target;
 use super::versioned::Versioned;
 use super::webhook::request;
-use crate::types::{AdmissionRequest, Attributes, Authorizer, Decision as Verdict, UserInfo};
+use crate::types::{AdmissionRequest, Attributes, Authorizer, UserInfo, Verdict};
 
 const OUT_OF_BUDGET: &str =
     "validation failed due to running out of cost budget, no further validation rules will be run";
@@ -285,23 +287,41 @@ impl Expression {
     }
 }
 
-/// Answers what expressions ask of the authorizer.
+/// Answers what expressions ask of the authorizer: at once what memory holds. Evaluation cannot wait, so the rest
+/// is asked between two evaluations.
 pub struct Asker<'a> {
     authorizer: &'a dyn Authorizer,
     user: &'a UserInfo,
+    answers: Mutex<Vec<(Check, Decision)>>,
+    open: Mutex<Vec<Check>>,
 }
 
 impl<'a> Asker<'a> {
     pub fn new(authorizer: &'a dyn Authorizer, user: &'a UserInfo) -> Self {
-        Self { authorizer, user }
+        Self { authorizer, user, answers: Mutex::default(), open: Mutex::default() }
     }
-}
 
-impl CelAuthorizer for Asker<'_> {
-    fn authorize(&self, check: &Check) -> Decision {
-        let account = match &check.subject {
-            Subject::Requester => None,
-            Subject::ServiceAccount { namespace, name } => Some(UserInfo {
+    /// What evaluating gives once all that it asks is answered. The cost of a check bounds how often that takes.
+    pub async fn settle<T>(&self, evaluate: impl Fn() -> T) -> T {
+        loop {
+            let outcome = evaluate();
+            let open = std::mem::take(&mut *self.open.lock());
+            if open.is_empty() {
+                return outcome;
+            }
+            drop(outcome);
+            for check in open {
+                let (user, authorizer) = (self.subject(&check), self.authorizer);
+                let verdict = authorizer.decide(&attributes(&check, &user)).await;
+                self.answers.lock().push((check, decision(verdict)));
+            }
+        }
+    }
+
+    fn subject(&self, check: &Check) -> Cow<'a, UserInfo> {
+        match &check.subject {
+            Subject::Requester => Cow::Borrowed(self.user),
+            Subject::ServiceAccount { namespace, name } => Cow::Owned(UserInfo {
                 name: format!("system:serviceaccount:{namespace}:{name}"),
                 groups: vec![
                     "system:serviceaccounts".into(),
@@ -310,29 +330,51 @@ impl CelAuthorizer for Asker<'_> {
                 ],
                 ..UserInfo::default()
             }),
-        };
-        fn selector(text: &str) -> Option<&str> {
-            Some(text).filter(|t| !t.is_empty())
         }
-        let attributes = Attributes {
-            user: account.as_ref().unwrap_or(self.user),
-            verb: &check.verb,
-            group: &check.group,
-            version: "*",
-            resource: &check.resource,
-            subresource: &check.subresource,
-            namespace: &check.namespace,
-            name: &check.name,
-            path: check.path.as_deref().unwrap_or_default(),
-            is_resource: check.path.is_none(),
-            field_selector: selector(&check.field_selector),
-            label_selector: selector(&check.label_selector),
-        };
-        let (allowed, reason) = match self.authorizer.authorize(&attributes) {
-            Verdict::Allow(reason) => (true, reason),
-            Verdict::Deny(reason) | Verdict::NoOpinion(reason) => (false, reason),
-        };
-        Decision { allowed, reason, error: None }
+    }
+}
+
+impl CelAuthorizer for Asker<'_> {
+    fn authorize(&self, check: &Check) -> Decision {
+        if let Some(known) = self.authorizer.known(&attributes(check, &self.subject(check))) {
+            return decision(known.into());
+        }
+        if let Some((_, answer)) = self.answers.lock().iter().find(|(asked, _)| asked == check) {
+            return answer.clone();
+        }
+        let mut open = self.open.lock();
+        if !open.contains(check) {
+            open.push(check.clone());
+        }
+        Decision::default()
+    }
+}
+
+fn attributes<'a>(check: &'a Check, user: &'a UserInfo) -> Attributes<'a> {
+    fn selector(text: &str) -> Option<&str> {
+        Some(text).filter(|t| !t.is_empty())
+    }
+    Attributes {
+        user,
+        verb: &check.verb,
+        group: &check.group,
+        version: "*",
+        resource: &check.resource,
+        subresource: &check.subresource,
+        namespace: &check.namespace,
+        name: &check.name,
+        path: check.path.as_deref().unwrap_or_default(),
+        is_resource: check.path.is_none(),
+        field_selector: selector(&check.field_selector),
+        label_selector: selector(&check.label_selector),
+    }
+}
+
+fn decision(verdict: Verdict) -> Decision {
+    Decision {
+        allowed: verdict.is_allowed(),
+        reason: verdict.reason().to_owned(),
+        error: Some(verdict.error).filter(|e| !e.is_empty()),
     }
 }
 

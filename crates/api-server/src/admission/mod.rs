@@ -85,7 +85,11 @@ const CHAIN: &[Plugin] = &[
         Later(|c, r| service_account::admit(c.objects(), r).boxed()),
         Later(|c, r| service_account::validate(c.objects(), r).boxed()),
     ),
-    Plugin("NodeRestriction", Now(|c, r| node_restriction::check(c.objects(), c.authorizer(), r)), Not),
+    Plugin(
+        "NodeRestriction",
+        Later(|c, r| node_restriction::check(c.objects(), c.authorizer(), r).boxed()),
+        Not,
+    ),
     Plugin("TaintNodesByCondition", Now(|_, r| taint_nodes::admit(r)), Not),
     Plugin("PodSecurity", Not, Now(|c, r| pod_security::validate(c.objects(), &c.exemptions, r))),
     Plugin(
@@ -102,8 +106,8 @@ const CHAIN: &[Plugin] = &[
         Later(|c, r| runtime_class::admit(c.objects(), r).boxed()),
         Later(|c, r| runtime_class::validate(c.objects(), r).boxed()),
     ),
-    Plugin("CertificateApproval", Not, Now(|c, r| certificates::approval(c.authorizer(), r))),
-    Plugin("CertificateSigning", Not, Now(|c, r| certificates::signing(c.authorizer(), r))),
+    Plugin("CertificateApproval", Not, Later(|c, r| certificates::approval(c.authorizer(), r).boxed())),
+    Plugin("CertificateSigning", Not, Later(|c, r| certificates::signing(c.authorizer(), r).boxed())),
     Plugin("CertificateSubjectRestriction", Not, Now(|_, r| certificates::subject_restriction(r))),
     Plugin("DefaultIngressClass", Now(|c, r| ingress_class::admit(c.objects(), r)), Not),
     Plugin("PodTopologyLabels", Now(|c, r| topology_labels::admit(c.objects(), r)), Not),
@@ -154,8 +158,9 @@ impl Chain {
     }
 
     async fn run_validate(&self, r: &mut AdmissionRequest<'_>) -> Verdict {
-        // No plug-in of upstream's: there the storage of roles and bindings does this.
+        // No plug-ins of upstream's: there the storage of roles, policies and their bindings does this.
         escalation::check(&self.rbac, self.authorizer(), r).await?;
+        policy::authorize::check(self, r).await?;
         self.round(r, |plugin| &plugin.2).await
     }
 

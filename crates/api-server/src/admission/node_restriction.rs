@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{core, has_annotation, items, text};
 use crate::authz::node::graph::references;
 use crate::authz::node::node_name;
-use crate::types::{AdmissionRequest, Attributes, Authorizer, Decision, Objects, Operation};
+use crate::types::{AdmissionRequest, Attributes, Authorizer, Objects, Operation};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -30,7 +30,7 @@ const NODE_LABELS: [&str; 12] = [
 const NODE_LABEL_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 const RESTRICTED_DOMAIN: &str = "node-restriction.kubernetes.io";
 
-pub fn check(
+pub async fn check(
     objects: &dyn Objects,
     authorizer: &dyn Authorizer,
     r: &AdmissionRequest<'_>,
@@ -50,7 +50,7 @@ pub fn check(
         ("", "persistentvolumeclaims", "status") => claim_status(node, r),
         ("", "persistentvolumeclaims", _) => Err("may only update PVC status".to_owned()),
         ("", "serviceaccounts", "token") if r.op == Operation::Create => {
-            return token(objects, authorizer, node, r);
+            return token(objects, authorizer, node, r).await;
         }
         ("coordination.k8s.io", "leases", _) => lease(node, r),
         ("storage.k8s.io", "csinodes", _) => csi_node(node, r),
@@ -243,7 +243,7 @@ fn claim_status(node: &str, r: &AdmissionRequest<'_>) -> Verdict {
 }
 
 /// A node asks for tokens of the pods that run on it, for the audiences that they name.
-fn token(
+async fn token(
     objects: &dyn Objects,
     authorizer: &dyn Authorizer,
     node: &str,
@@ -270,10 +270,10 @@ fn token(
     if text(&pod, "/spec/nodeName") != node {
         return Err(r.forbidden("node requested token bound to a pod scheduled on a different node"));
     }
-    audience(objects, authorizer, r, request, &pod).map_err(|why| r.forbidden(why))
+    audience(objects, authorizer, r, request, &pod).await.map_err(|why| r.forbidden(why))
 }
 
-fn audience(
+async fn audience(
     objects: &dyn Objects,
     authorizer: &dyn Authorizer,
     r: &AdmissionRequest<'_>,
@@ -302,7 +302,7 @@ fn audience(
         field_selector: None,
         label_selector: None,
     };
-    if matches!(authorizer.authorize(&question), Decision::Allow(_)) {
+    if authorizer.decide(&question).await.is_allowed() {
         return Ok(());
     }
     Err(format!(

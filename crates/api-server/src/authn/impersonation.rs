@@ -307,6 +307,7 @@ fn node(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authz::Authorizers;
     use crate::authz::rbac::Rbac;
     use crate::authz::testing::{binding, resource, role, user};
     use http::{HeaderName, HeaderValue};
@@ -315,16 +316,16 @@ mod tests {
     type Headers<'a> = &'a [(&'a str, &'a str)];
     type Case<'a> = (Headers<'a>, Result<(&'a str, &'a [&'a str]), &'a str>);
 
-    fn rbac(rules: Value, subject: &str) -> Rbac {
+    fn rbac(rules: Value, subject: &str) -> Authorizers {
         let rbac = Rbac::default();
         rbac.write(|i| {
             i.put_role(role("", "imp", rules));
             i.put_binding(binding("", "imp", "ClusterRole", "imp", &[("User", subject, "")]));
         });
-        rbac
+        Authorizers::new(Default::default(), rbac)
     }
 
-    async fn check(caller: &UserInfo, verb: &str, rbac: &Rbac, cases: &[Case<'_>]) {
+    async fn check(caller: &UserInfo, verb: &str, rbac: &Authorizers, cases: &[Case<'_>]) {
         for (list, want) in cases {
             let mut headers = HeaderMap::new();
             for (name, value) in *list {

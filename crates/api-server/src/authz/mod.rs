@@ -78,7 +78,7 @@ impl Authorizers {
     }
 
     /// The answer of a link that answers from memory.
-    fn known(&self, link: &Link, a: &Attributes<'_>) -> Option<Decision> {
+    fn answer(&self, link: &Link, a: &Attributes<'_>) -> Option<Decision> {
         Some(match link {
             Link::AlwaysAllow => Decision::Allow(String::new()),
             Link::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
@@ -143,23 +143,17 @@ fn joined(mut errors: Vec<String>) -> String {
 }
 
 impl Authorizer for Authorizers {
-    fn authorize(&self, a: &Attributes<'_>) -> Decision {
+    fn known(&self, a: &Attributes<'_>) -> Option<Decision> {
         if self.is_open(a) {
-            return Decision::Allow(String::new());
+            return Some(Decision::Allow(String::new()));
         }
-        let chain = self.chain.load();
         let mut undecided = Undecided::default();
-        for link in chain.iter() {
-            let verdict = match (self.known(link, a), link) {
-                (Some(decision), _) => decision.into(),
-                (None, Link::Webhook(webhook)) => blocking(webhook, a),
-                (None, _) => continue,
-            };
-            if let Some(decided) = undecided.take(verdict) {
-                return decided.decision;
+        for link in self.chain.load().iter() {
+            if let Some(decided) = undecided.take(self.answer(link, a)?.into()) {
+                return Some(decided.decision);
             }
         }
-        undecided.verdict().decision
+        Some(undecided.verdict().decision)
     }
 
     fn decide<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Verdict> {
@@ -170,7 +164,7 @@ impl Authorizer for Authorizers {
         async move {
             let mut undecided = Undecided::default();
             for link in chain.iter() {
-                let verdict = match (self.known(link, a), link) {
+                let verdict = match (self.answer(link, a), link) {
                     (Some(decision), _) => decision.into(),
                     (None, Link::Webhook(webhook)) => webhook.decide(a).await,
                     (None, _) => continue,
@@ -227,21 +221,6 @@ fn unable(authorizer: &str) -> String {
 fn everything() -> Value {
     json!({"resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
         "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]})
-}
-
-/// Asks a webhook from a caller that cannot wait. On a runtime of one thread nobody would be left to carry the
-/// answer, so there it has no opinion.
-fn blocking(webhook: &WebhookAuthorizer, a: &Attributes<'_>) -> Verdict {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::try_current() {
-        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-            tokio::task::block_in_place(|| handle.block_on(webhook.decide(a)))
-        }
-        _ => Verdict {
-            decision: Decision::NoOpinion(String::new()),
-            error: "the authorization webhook cannot be asked here".to_owned(),
-        },
-    }
 }
 
 /// Asks whether a request may be done; the error is what its caller is answered.
@@ -389,9 +368,10 @@ mod tests {
     fn masters_may_do_anything() {
         let all = Authorizers::new(NodeAuthorizer::default(), Rbac::default());
         let u = user("root", &["system:masters"]);
-        assert!(matches!(all.authorize(&resource(&u, "escalate", "x", "y", "", "")), Decision::Allow(_)));
+        let known = all.known(&resource(&u, "escalate", "x", "y", "", ""));
+        assert!(matches!(known, Some(Decision::Allow(_))));
         let u = user("jane", &[]);
-        assert_eq!(all.authorize(&path(&u, "get", "/")), Decision::NoOpinion(String::new()));
+        assert_eq!(all.known(&path(&u, "get", "/")), Some(Decision::NoOpinion(String::new())));
     }
 
     #[test]
@@ -404,7 +384,7 @@ mod tests {
             all.replace(&config).expect("no webhook");
             let all = Authorizers { open_paths: vec!["/livez".into(), "/readyz/*".into()], ..all };
             let u = user("jane", &[]);
-            let allowed = |a: Attributes<'_>| matches!(all.authorize(&a), Decision::Allow(_));
+            let allowed = |a: Attributes<'_>| matches!(all.known(&a), Some(Decision::Allow(_)));
             (allowed(resource(&u, "get", "", "pods", "a", "p")), allowed(path(&u, "get", "/readyz/ping")))
         };
         assert_eq!(allow(&["RBAC"]), (false, true));

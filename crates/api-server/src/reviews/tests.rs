@@ -3,6 +3,7 @@
 use keelson_api_types::Gvr;
 
 use super::*;
+use crate::authz::Authorizers;
 use crate::authz::rbac::Rbac;
 use crate::authz::testing::{binding, role, user};
 
@@ -34,7 +35,8 @@ async fn ask(resource: &str, namespace: &str, spec: Value) -> Result<Value, Stat
         object: json!({"spec": spec}),
         dry_run: false,
     };
-    access::review(&rbac(), request).await.map(|o| o["status"].clone())
+    let authorizers = Authorizers::new(Default::default(), rbac());
+    access::review(&authorizers, request).await.map(|o| o["status"].clone())
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub async fn serve(
     if !METHODS.contains(&call.method) {
         return Err(StatusError::method_not_supported(&resource.group_resource(), &call.info.verb));
     }
-    connect(app, call, resource).await?;
+    let options = connect(app, call, resource).await?;
     let id = call.info.name.clone();
     let refused = || StatusError::bad_request(format!("invalid {} request {id:?}", resource.singular));
     let name = Name::parse(&id).ok_or_else(refused)?;
@@ -49,9 +49,10 @@ pub async fn serve(
     let own = format!("/{}", call.info.rest);
     let prefix = path.strip_suffix(&*own).unwrap_or(&path).to_owned();
     let query = call.raw_query.as_deref().map(|q| format!("?{q}")).unwrap_or_default();
-    let uri: Uri = format!("{base}{own}{query}")
+    let target = string(&options, "path");
+    let uri: Uri = format!("{base}/{}{query}", target.strip_prefix('/').unwrap_or(target))
         .parse()
-        .map_err(|e| StatusError::bad_request(format!("invalid path {own:?}: {e}")))?;
+        .map_err(|e| StatusError::bad_request(format!("invalid path {target:?}: {e}")))?;
     let links = rewrite::Links {
         prefix,
         backend: uri.authority().map(ToString::to_string).unwrap_or_default(),

@@ -36,19 +36,19 @@ pub async fn serve(
         return log(app, call, resource).await;
     }
     may_connect(app, call).await?;
-    connect(app, call, resource).await?;
+    let options = connect(app, call, resource).await?;
     let action = call.info.subresource.clone();
     let pod = pod(app, call, resource).await?;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
     let path = match action.as_str() {
         "portforward" => format!("/portForward/{namespace}/{name}"),
-        action => format!("/{action}/{namespace}/{name}/{}", container(&pod, call.query.get("container"))?),
+        action => format!("/{action}/{namespace}/{name}/{}", container(&pod, options["container"].as_str())?),
     };
     let node = string(&pod["spec"], "nodeName");
     if node.is_empty() {
         return Err(StatusError::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let uri = agent_uri(app, node, &path, &agent_query(call, &action))?;
+    let uri = agent_uri(app, node, &path, &stream_query(&options))?;
     if call.upgrade_wanted().is_none() {
         return Err(StatusError::bad_request("Upgrade request required"));
     }
@@ -75,7 +75,7 @@ async fn log(app: &Arc<App>, call: &mut Call, resource: &Resource) -> Result<Res
     }
     let path = format!("/containerLogs/{namespace}/{name}/{container}");
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = agent_uri(app, node, &path, &agent_query(call, "log"))?;
+    *request.uri_mut() = agent_uri(app, node, &path, &log_query(call))?;
     let transport = match call.query.flag("insecureSkipTLSVerifyBackend") {
         Some(true) => &app.backends.unverified_agents,
         _ => &app.backends.agents,
@@ -146,13 +146,17 @@ async fn may_connect(app: &App, call: &Call) -> Result<(), StatusError> {
     allow(app.authorizer()?, &attributes).await
 }
 
-/// Admits a connection, which is described by its options.
-pub(super) async fn connect(app: &App, call: &mut Call, resource: &Resource) -> Result<(), StatusError> {
+/// Admits a connection, which is described by its options; what admission made of them.
+pub(super) async fn connect(app: &App, call: &mut Call, resource: &Resource) -> Result<Value, StatusError> {
+    if call.query.get("dryRun").is_some() {
+        return Err(StatusError::bad_request("dryRun is not supported"));
+    }
     let subresource = resource.subresource(&call.info.subresource);
     let gvk = subresource.map_or_else(|| resource.gvk.clone(), |s| s.gvk.clone());
     let mut options = connect_options(call, &gvk);
     let action = Action { op: Operation::Connect, gvk: &gvk, options: &Value::Null, dry_run: false };
-    admit(app, call, resource, action, &mut options).await
+    admit(app, call, resource, action, &mut options).await?;
+    Ok(options)
 }
 
 /// The query as an object of the options' kind.
@@ -247,40 +251,33 @@ fn agent_uri(app: &App, node: &str, path: &str, query: &str) -> Result<Uri, Stat
     uri.parse().map_err(|e| StatusError::bad_request(format!("invalid path {path:?}: {e}")))
 }
 
-/// The options in the names that node agents take.
-fn agent_query(call: &Call, action: &str) -> String {
-    let mut pairs: Vec<(&str, String)> = Vec::new();
-    match action {
-        "log" => {
-            for name in [
-                "follow",
-                "previous",
-                "timestamps",
-                "sinceSeconds",
-                "sinceTime",
-                "tailLines",
-                "limitBytes",
-                "stream",
-            ] {
-                pairs.extend(call.query.get(name).map(|v| (name, v.to_owned())));
-            }
-        }
-        "portforward" => {
-            let ports: Vec<&str> = call.query.all("ports").collect();
-            pairs.extend((!ports.is_empty()).then(|| ("port", ports.join(","))));
-        }
-        _ => {
-            for (ours, theirs) in
-                [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
-            {
-                if call.query.flag(ours) == Some(true) {
-                    pairs.push((theirs, "1".into()));
-                }
-            }
-            pairs.extend(call.query.all("command").map(|c| ("command", c.to_owned())));
-        }
-    }
-    let encoded = pairs.iter().map(|(k, v)| format!("{k}={}", utf8_percent_encode(v, COMPONENT)));
+fn log_query(call: &Call) -> String {
+    const OPTIONS: [&str; 8] = [
+        "follow",
+        "previous",
+        "timestamps",
+        "sinceSeconds",
+        "sinceTime",
+        "tailLines",
+        "limitBytes",
+        "stream",
+    ];
+    query(OPTIONS.into_iter().filter_map(|name| Some((name, call.query.get(name)?.to_owned()))))
+}
+
+/// The options of a stream in the names that node agents take.
+fn stream_query(options: &Value) -> String {
+    let list = |name: &str| options[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let flags = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+    let flags = flags.into_iter().filter(|(ours, _)| options[*ours] == true);
+    let command = list("command").iter().filter_map(Value::as_str).map(|word| ("command", word.to_owned()));
+    let ports: Vec<String> = list("ports").iter().map(Value::to_string).collect();
+    let ports = (!ports.is_empty()).then(|| ("port", ports.join(",")));
+    query(flags.map(|(_, theirs)| (theirs, "1".to_owned())).chain(command).chain(ports))
+}
+
+fn query<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> String {
+    let encoded = pairs.map(|(k, v)| format!("{k}={}", utf8_percent_encode(&v, COMPONENT)));
     encoded.collect::<Vec<_>>().join("&")
 }
 

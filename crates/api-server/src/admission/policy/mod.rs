@@ -1,6 +1,7 @@
 //! Admission policies: expressions in the cluster that judge or change what is written, bound to where they
 //! apply and to their parameters.
 
+pub mod authorize;
 pub mod mutating;
 mod params;
 pub mod type_check;

@@ -156,7 +156,7 @@ impl Call<'_> {
     async fn run(&self, r: &mut AdmissionRequest<'_>, key: &str) -> Result<bool, Failure> {
         let evaluator = &self.policy.evaluator;
         let seen = self.see(r).await?;
-        let holds = self.with_inputs(r, &seen, |inputs| evaluator.conditions.hold(inputs));
+        let holds = self.with_inputs(r, &seen, |inputs| evaluator.conditions.hold(inputs)).await;
         drop(seen);
         let again = r.reinvocation.again;
         if !holds.map_err(Failure::Policy)? || !r.reinvocation.policies.runs(again, key) {
@@ -186,22 +186,23 @@ impl Call<'_> {
         Versioned::new(self.chain.objects(), r, self.target).await.map_err(Failure::Refused)
     }
 
-    fn with_inputs<T>(
+    async fn with_inputs<T>(
         &self,
         r: &AdmissionRequest<'_>,
         seen: &Versioned<'_>,
-        act: impl FnOnce(&Inputs<'_>) -> T,
+        act: impl Fn(&Inputs<'_>) -> T,
     ) -> T {
         let facts = Facts::of(r, self.target);
         let asker = Asker::new(self.chain.authorizer(), r.user);
         let variables = &self.policy.evaluator.compiler.variables;
-        act(&Inputs::new(&facts, seen, self.params, self.namespace, &asker, variables))
+        let act = || act(&Inputs::new(&facts, seen, self.params, self.namespace, &asker, variables));
+        asker.settle(act).await
     }
 
     async fn mutate(&self, r: &mut AdmissionRequest<'_>, mutation: &Mutation) -> Result<(), Failure> {
         let seen = self.see(r).await?;
-        let change =
-            self.with_inputs(r, &seen, |inputs| mutation.evaluate(inputs)).map_err(Failure::Policy)?;
+        let change = self.with_inputs(r, &seen, |inputs| mutation.evaluate(inputs)).await;
+        let change = change.map_err(Failure::Policy)?;
         let object = seen.object.as_deref().unwrap_or(&Value::Null);
         let changed = match change {
             Change::Patch(operations) => match patch::json_patch(object, &operations) {

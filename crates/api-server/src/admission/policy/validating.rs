@@ -130,14 +130,15 @@ pub async fn validate(chain: &Chain, r: &mut AdmissionRequest<'_>) -> Verdict {
         };
         let facts = Facts::of(r, &target);
         let asker = Asker::new(chain.authorizer(), r.user);
-        let outcomes: Vec<Outcome> = params
-            .iter()
-            .map(|params| {
-                let variables = &policy.evaluator.compiler.variables;
+        let mut outcomes = Vec::with_capacity(params.len());
+        for params in &params {
+            let variables = &policy.evaluator.compiler.variables;
+            let evaluate = || {
                 let inputs = Inputs::new(&facts, &seen, params.as_deref(), namespace, &asker, variables);
                 policy.evaluator.evaluate(&inputs)
-            })
-            .collect();
+            };
+            outcomes.push(asker.settle(evaluate).await);
+        }
         drop(seen);
         for outcome in outcomes {
             report.take(policy, binding, outcome, r);

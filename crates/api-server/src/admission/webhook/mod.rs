@@ -163,7 +163,7 @@ async fn wanted(chain: &Chain, hook: &Hook, r: &AdmissionRequest<'_>) -> Result<
     }
     let seen = Versioned::new(chain.objects(), r, &target).await?;
     let (facts, asker) = (Facts::of(r, &target), Asker::new(chain.authorizer(), r.user));
-    let holds = hook.conditions.hold_for(&facts, &seen, &asker);
+    let holds = asker.settle(|| hook.conditions.hold_for(&facts, &seen, &asker)).await;
     let holds = holds.map_err(|why| StatusError::forbidden(&r.gvr.group_resource(), r.name, why))?;
     Ok(Some(target).filter(|_| holds))
 }

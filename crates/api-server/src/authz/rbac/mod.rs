@@ -10,7 +10,7 @@ use keelson_api_types::Gvr;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use crate::types::{Attributes, Authorizer, Change, Decision, Object, Objects, UserInfo};
+use crate::types::{Attributes, Change, Decision, Object, Objects, UserInfo};
 use index::{BindingObject, Index, RoleObject};
 use rule::Rule;
 
@@ -91,8 +91,8 @@ fn put(index: &mut Index, feed: Feed, object: &Object) {
     }
 }
 
-impl Authorizer for Rbac {
-    fn authorize(&self, a: &Attributes<'_>) -> Decision {
+impl Rbac {
+    pub fn authorize(&self, a: &Attributes<'_>) -> Decision {
         match self.read(|i| i.find(a.user, a.namespace, |rule| rule.allows(a))) {
             Ok(source) => Decision::Allow(format!("RBAC: allowed by {source}")),
             Err(errors) => Decision::NoOpinion(match errors.as_slice() {
@@ -103,13 +103,13 @@ impl Authorizer for Rbac {
         }
     }
 
-    fn rules_for(&self, user: &UserInfo, namespace: &str) -> Value {
+    /// A `SubjectRulesReviewStatus`.
+    pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> Value {
         let (rules, errors) = self.read(|i| i.rules_for(user, namespace));
         rules_status(&rules, &errors)
     }
 }
 
-/// A `SubjectRulesReviewStatus`.
 fn rules_status(rules: &[Rule], errors: &[String]) -> Value {
     let resource: Vec<Value> = rules
         .iter()
