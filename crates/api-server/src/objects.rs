@@ -146,8 +146,12 @@ impl Objects for App {
     ) -> BoxFuture<'a, Result<Value, StatusError>> {
         Box::pin(async move {
             let resource = self.known(gvr)?;
-            prune::check(type_of(&resource, &object), &mut object, FieldValidation::Ignore)
-                .map_err(StatusError::internal)?;
+            // The options of connections are in no schema.
+            let known = Gvk::of(&object).is_none_or(|gvk| keelson_schema::builtin().for_gvk(&gvk).is_some());
+            if known || is_own_kind(&resource, &object) {
+                prune::check(type_of(&resource, &object), &mut object, FieldValidation::Ignore)
+                    .map_err(StatusError::internal)?;
+            }
             if is_own_kind(&resource, &object) {
                 object = resource.conversion.to_stored(object);
                 resource.strategy.default(&mut object);

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::audit::Audit;
 use crate::backend::Backends;
 use crate::body::BoxError;
+use crate::bootstrap::presence::Presence;
 use crate::cache::Caches;
 use crate::config::Config;
 use crate::encrypt::{EncryptedStore, Encryption};
@@ -24,6 +25,7 @@ use crate::fairness::{self, Fairness};
 use crate::identity;
 use crate::metrics::{self, Metered, Requests};
 use crate::registry::Registry;
+use crate::security::advertise_address;
 use crate::server::{Error, Listener};
 use crate::types::{Objects, Security};
 use crate::weak::WeakObjects;
@@ -89,7 +91,8 @@ pub async fn start(
     let registry = Registry::new(&caches);
     let backends = Backends::new(&config).map_err(Error::Tls)?;
     let aggregation = Aggregation::new(&config).map_err(Error::Tls)?;
-    let closing = close_after(&daemon, Duration::from_secs(config.shutdown_delay));
+    let delay = Duration::from_secs(config.shutdown_delay);
+    let closing = CancellationToken::new();
     let ports = Arc::new(StorePorts(caches.store().clone()));
     let allocators = Allocators::new(&[config.service_cidr], config.node_port_range, ports);
     let app = Arc::new(App {
@@ -116,10 +119,13 @@ pub async fn start(
     app.allocators.load(&*app);
     let built = security(&app.config, app.clone(), address).map_err(Error::Security)?;
     let _ = app.security.set(built);
-    add_checks(&app, &daemon);
+    let objects = Arc::new(WeakObjects(Arc::downgrade(&(app.clone() as Arc<dyn Objects>))));
+    let own = SocketAddr::new(advertise_address(&app.config), address.port());
+    let presence = Arc::new(Presence::new(objects.clone(), app.caches.store().clone(), own));
+    tokio::spawn(close_after(daemon.shutdown.clone(), presence.clone(), delay, closing.clone()));
+    add_checks(&app, &daemon, presence);
     tokio::spawn(crate::crd::run(app.clone()));
     metrics::collect_objects(&daemon.metrics, &app);
-    let objects = Arc::new(WeakObjects(Arc::downgrade(&(app.clone() as Arc<dyn Objects>))));
     if let Some(config) = &app.config.audit {
         let audit = Audit::start(config, &daemon.metrics, objects.clone(), &closing);
         let _ = app.audit.set(audit.map_err(Error::Audit)?);
@@ -139,20 +145,23 @@ fn hostname() -> String {
     name.trim().to_owned()
 }
 
-/// Cancelled when the server no longer takes requests. Until then only `/readyz` says that it is about to end.
-fn close_after(daemon: &Daemon, delay: Duration) -> CancellationToken {
-    let (shutdown, closing) = (daemon.shutdown.clone(), CancellationToken::new());
-    let close = closing.clone();
-    tokio::spawn(async move {
-        shutdown.cancelled().await;
-        tokio::time::sleep(delay).await;
-        close.cancel();
-    });
-    closing
+/// At shutdown only `/readyz` and the other servers say that this one is about to end; `closing` is cancelled when it no
+/// longer takes requests.
+async fn close_after(
+    shutdown: CancellationToken,
+    presence: Arc<Presence>,
+    delay: Duration,
+    closing: CancellationToken,
+) {
+    shutdown.cancelled().await;
+    let deadline = tokio::time::Instant::now() + delay;
+    presence.withdraw().await;
+    tokio::time::sleep_until(deadline).await;
+    closing.cancel();
 }
 
 /// The checks behind `/livez` and `/readyz`, and the work that some of them wait for.
-fn add_checks(app: &Arc<App>, daemon: &Daemon) {
+fn add_checks(app: &Arc<App>, daemon: &Daemon, presence: Arc<Presence>) {
     let weak = Arc::downgrade(app);
     let following = move || match weak.upgrade() {
         Some(app) if app.caches.is_following() => Ok(()),
@@ -163,7 +172,8 @@ fn add_checks(app: &Arc<App>, daemon: &Daemon) {
     daemon.health.add_ready("etcd-readiness", following.clone());
     daemon.health.add_ready("informer-sync", following);
     let shutdown = daemon.shutdown.clone();
-    daemon.health.add_ready("shutdown", move || match shutdown.is_cancelled() {
+    let ending = shutdown.clone();
+    daemon.health.add_ready("shutdown", move || match ending.is_cancelled() {
         true => Err("the server shuts down".to_owned()),
         false => Ok(()),
     });
@@ -174,10 +184,15 @@ fn add_checks(app: &Arc<App>, daemon: &Daemon) {
             check.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned())
         });
     }
-    tokio::spawn(bootstrap(app.clone(), done));
+    tokio::spawn(bootstrap(app.clone(), presence, shutdown, done));
 }
 
-async fn bootstrap(app: Arc<App>, done: Arc<AtomicBool>) {
+async fn bootstrap(
+    app: Arc<App>,
+    presence: Arc<Presence>,
+    shutdown: CancellationToken,
+    done: Arc<AtomicBool>,
+) {
     let mut wait = Duration::from_millis(100);
     while !app.shutdown.is_cancelled() {
         let outcome = match app.security() {
@@ -187,10 +202,15 @@ async fn bootstrap(app: Arc<App>, done: Arc<AtomicBool>) {
             },
             Err(error) => Err(error),
         };
+        let outcome = match outcome {
+            Ok(()) => presence.announce().await,
+            failed => failed,
+        };
         match outcome {
             Ok(()) => {
                 done.store(true, Ordering::Release);
-                return;
+                drop(app);
+                return presence.run(shutdown).await;
             }
             Err(error) => tracing::warn!(error = error.message(), "bootstrap failed; trying again"),
         }

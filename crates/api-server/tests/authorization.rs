@@ -288,7 +288,8 @@ async fn admission_asks_a_webhook_without_holding_up_a_thread() {
         let path = format!("{CSRS}/{name}/approval");
         let jane = jane.clone();
         async move {
-            let status = json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "r"}]}});
+            let status =
+                json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "r"}]}});
             jane.patch(&path, "merge", &status).await
         }
     };
@@ -296,13 +297,15 @@ async fn admission_asks_a_webhook_without_holding_up_a_thread() {
     let refusal = r#"user not permitted to approve requests with signerName "example.org/a""#;
     approve("theirs").await.refused(403, "Forbidden", refusal);
 
-    let check = |name: &str| format!("authorizer.group('a.io').resource('metals').name('{name}').check('mine')");
+    let check =
+        |name: &str| format!("authorizer.group('a.io').resource('metals').name('{name}').check('mine')");
     let policy = json!({"metadata": {"name": "metals"}, "spec": {
         "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
         "variables": [{"name": "lead", "expression": check("lead")}],
         "validations": [{"expression": format!("{}.allowed()", check("gold"))},
             {"expression": "variables.lead.allowed()", "messageExpression": "'not even ' + variables.lead.reason()"}]}});
-    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "metals", "validationActions": ["Deny"]}});
+    let binding =
+        json!({"metadata": {"name": "b"}, "spec": {"policyName": "metals", "validationActions": ["Deny"]}});
     for (resource, object) in
         [("validatingadmissionpolicies", policy), ("validatingadmissionpolicybindings", binding)]
     {

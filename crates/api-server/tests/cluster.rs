@@ -126,3 +126,53 @@ async fn a_services_address_that_somebody_deletes_comes_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_kubernetes_service_has_the_servers_that_live() {
+    let etcd = EtcdServer::start().await;
+    let config = keelson_store::EtcdConfig::new(vec![etcd.endpoint()]);
+    let open =
+        || async { keelson_store::open(keelson_store::StoreConfig::Etcd(config.clone())).await.unwrap() };
+    let at = |ip: &'static str| {
+        move |c: &mut keelson_api_server::config::Config| c.advertise_address = Some(ip.parse().unwrap())
+    };
+    let first = Server::over(open().await, at("192.0.2.1")).await;
+    let mut second = Server::over(open().await, at("192.0.2.2")).await;
+    let admin = first.admin();
+    let endpoints = |want: &'static [&'static str]| {
+        let admin = admin.clone();
+        async move {
+            eventually("the endpoints are those of the servers", || async {
+                let object = admin.get("/api/v1/namespaces/default/endpoints/kubernetes").await.json();
+                let slice = admin
+                    .get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes")
+                    .await
+                    .json();
+                let of = |list: &Value, pointer: &str| -> Vec<String> {
+                    let ips =
+                        list.as_array().into_iter().flatten().filter_map(|a| a.pointer(pointer)?.as_str());
+                    ips.map(str::to_owned).collect()
+                };
+                let same = of(&object["subsets"][0]["addresses"], "/ip") == want
+                    && of(&slice["endpoints"], "/addresses/0") == want;
+                if same { Ok(()) } else { Err(format!("{object} {slice}")) }
+            })
+            .await
+        }
+    };
+    endpoints(&["192.0.2.1", "192.0.2.2"]).await;
+    // One that dies without a word: its lease ends.
+    let store = open().await;
+    let lease = store.lease(std::time::Duration::from_secs(2)).await.unwrap();
+    let key = keelson_store::Write::put("/registry/masterleases/192.0.2.3", "{}").with_lease(lease);
+    store.write(key).await.unwrap();
+    endpoints(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    endpoints(&["192.0.2.1", "192.0.2.2"]).await;
+    // One that is stopped says so.
+    second.shut_down();
+    second.stopped().await;
+    endpoints(&["192.0.2.1"]).await;
+    // What somebody takes away comes back.
+    admin.delete("/api/v1/namespaces/default/endpoints/kubernetes", None).await.expect(200);
+    endpoints(&["192.0.2.1"]).await;
+}

@@ -348,9 +348,11 @@ async fn who_writes_a_policy_must_be_able_to_read_its_parameters() {
         "roleRef": {"kind": "ClusterRole", "name": "writer", "apiGroup": "rbac.authorization.k8s.io"}});
     admin.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &bound).await.expect(201);
 
-    let (policies, bindings) =
-        (format!("{GROUP}/validatingadmissionpolicies"), format!("{GROUP}/validatingadmissionpolicybindings"));
-    let mut policy = json!({"metadata": {"name": "p"}, "spec": {
+    let (policies, bindings) = (
+        format!("{GROUP}/validatingadmissionpolicies"),
+        format!("{GROUP}/validatingadmissionpolicybindings"),
+    );
+    let policy = json!({"metadata": {"name": "p"}, "spec": {
         "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
         "matchConstraints": rules(json!(["CREATE"]), "apps", "deployments"),
         "validations": [{"expression": "params.data.a == '1'"}]}});
@@ -369,19 +371,33 @@ async fn who_writes_a_policy_must_be_able_to_read_its_parameters() {
             reply.refused(422, "Invalid", part);
         }
     };
-    refused(jane.post(&policies, &policy).await, ["spec.paramKind: Forbidden: ",
-        r#"must have "get" permission on all objects of the referenced paramKind (kind=ConfigMap, apiVersion=v1)"#]);
-    refused(jane.post(&bindings, &binding("p")).await, [
-        "spec.paramRef: Forbidden: unable to get policy p to determine minimum required permissions and user",
-        r#"does not have "get" permission for all groups, versions and resources"#]);
+    refused(
+        jane.post(&policies, &policy).await,
+        [
+            "spec.paramKind: Forbidden: ",
+            r#"must have "get" permission on all objects of the referenced paramKind (kind=ConfigMap, apiVersion=v1)"#,
+        ],
+    );
+    refused(
+        jane.post(&bindings, &binding("p")).await,
+        [
+            "spec.paramRef: Forbidden: unable to get policy p to determine minimum required permissions and user",
+            r#"does not have "get" permission for all groups, versions and resources"#,
+        ],
+    );
     admin.post(&policies, &policy).await.expect(201);
-    refused(jane.post(&bindings, &binding("p")).await, ["spec.paramRef: Forbidden: user",
-        r#"does not have "get" permission on the object referenced by paramRef"#]);
+    refused(
+        jane.post(&bindings, &binding("p")).await,
+        [
+            "spec.paramRef: Forbidden: user",
+            r#"does not have "get" permission on the object referenced by paramRef"#,
+        ],
+    );
     // What is not about the parameters may be changed without the right to read them.
-    policy["spec"]["failurePolicy"] = "Ignore".into();
-    jane.put(&format!("{policies}/p"), &policy).await.expect(200);
-    policy["spec"]["paramKind"]["kind"] = "Secret".into();
-    jane.put(&format!("{policies}/p"), &policy).await.refused(422, "Invalid", "kind=Secret");
+    let path = format!("{policies}/p");
+    jane.patch(&path, "merge", &json!({"spec": {"failurePolicy": "Ignore"}})).await.expect(200);
+    let other = json!({"spec": {"paramKind": {"kind": "Secret"}}});
+    jane.patch(&path, "merge", &other).await.refused(422, "Invalid", "kind=Secret");
 
     let reads = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"]});
     admin.put(&format!("{roles}/writer"), &role(json!([writes, reads]))).await.expect(200);

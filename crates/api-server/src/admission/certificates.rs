@@ -17,7 +17,9 @@ const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
 pub async fn approval(authorizer: &dyn Authorizer, r: &AdmissionRequest<'_>) -> Result<(), StatusError> {
     match r.op {
-        Operation::Update if r.is(GROUP, RESOURCE, "approval") => check_signer(authorizer, r, "approve").await,
+        Operation::Update if r.is(GROUP, RESOURCE, "approval") => {
+            check_signer(authorizer, r, "approve").await
+        }
         _ => Ok(()),
     }
 }

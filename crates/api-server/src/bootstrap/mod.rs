@@ -3,6 +3,7 @@
 
 pub mod aggregate;
 pub mod objects;
+pub mod presence;
 pub mod rbac;
 pub mod reconcile;
 
@@ -33,8 +34,7 @@ pub async fn run(objects: &Arc<dyn Objects>, settings: &Settings) -> Result<(), 
     aggregate_roles(objects.as_ref()).await
 }
 
-/// Keeps up what others might take away while the server runs: the `kubernetes` Service with its
-/// endpoints and range, flow control, and aggregated roles. Ends when the caches do.
+/// Keeps up what others might take away while the server runs: the `kubernetes` Service with its range, flow control, and aggregated roles. Ends when the caches do.
 pub fn follow(objects: &Arc<dyn Objects>, settings: &Settings) -> Vec<tokio::task::JoinHandle<()>> {
     let mut tasks = Vec::new();
     let cidr = objects::service_cidr(settings);
@@ -47,7 +47,6 @@ pub fn follow(objects: &Arc<dyn Objects>, settings: &Settings) -> Vec<tokio::tas
                     continue;
                 }
                 let held = match wanted.gvr.resource.as_str() {
-                    "endpoints" | "endpointslices" => join(objects.as_ref(), &wanted).await,
                     "servicecidrs" => match hold(objects.as_ref(), &wanted).await {
                         Ok(()) => service_cidr_ready(objects.as_ref()).await,
                         failed => failed,
@@ -110,19 +109,6 @@ async fn hold(objects: &dyn Objects, wanted: &Wanted) -> Result<(), StatusError>
     let outcome = try_hold(objects, wanted).await;
     name_failure(&wanted.gvr, meta::namespace(&wanted.object), meta::name(&wanted.object), &outcome);
     outcome
-}
-
-/// Puts this server among the endpoints of the `kubernetes` Service, beside the cluster's others. A server that
-/// starts writes itself alone: those that live put themselves back, those that are gone are gone.
-async fn join(objects: &dyn Objects, wanted: &Wanted) -> Result<(), StatusError> {
-    let (namespace, name) = (meta::namespace(&wanted.object), meta::name(&wanted.object));
-    match objects.get_fresh(&wanted.gvr, namespace, name).await? {
-        None => hold(objects, wanted).await,
-        Some(stored) => match reconcile::joined(&stored, &wanted.object) {
-            Some(merged) => take(objects, &wanted.gvr, &wanted.object, Step::Update(merged)).await,
-            None => Ok(()),
-        },
-    }
 }
 
 /// The caller sees only that the bootstrap failed; the log says at what.

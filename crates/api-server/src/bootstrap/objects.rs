@@ -1,6 +1,6 @@
 //! The objects besides RBAC that a cluster starts with.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
 use ipnet::IpNet;
@@ -144,28 +144,36 @@ pub fn authentication_config(settings: &Settings) -> Wanted {
     Wanted::new("", "v1", "configmaps", Policy::Fields(&["data"]), object)
 }
 
-/// The Service `default/kubernetes` with its Endpoints and EndpointSlice, by which pods reach this server.
-pub fn kubernetes_service(settings: &Settings) -> Vec<Wanted> {
-    let Some(cluster_ip) = kubernetes_address(&settings.service_cidr) else { return Vec::new() };
-    let (address, port) = (settings.advertise.ip(), settings.advertise.port());
+/// The Service `default/kubernetes`, by which pods reach the API servers.
+pub fn kubernetes_service(settings: &Settings) -> Option<Wanted> {
+    let cluster_ip = kubernetes_address(&settings.service_cidr)?;
+    let port = settings.advertise.port();
     let service = json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": "default", "name": "kubernetes",
             "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {"type": "ClusterIP", "clusterIP": cluster_ip, "clusterIPs": [cluster_ip],
             "ipFamilies": [family(cluster_ip)], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]}});
+    Some(Wanted::new("", "v1", "services", Policy::Fields(&["spec"]), service))
+}
+
+/// The Endpoints and the EndpointSlice of that Service, with the API servers of the cluster.
+pub fn kubernetes_endpoints(servers: &[IpAddr], port: u16) -> [Wanted; 2] {
+    let addresses: Vec<Value> = servers.iter().map(|ip| json!({"ip": ip})).collect();
+    let family = family(servers.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+    let sliced: Vec<Value> =
+        servers.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
     let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"namespace": "default", "name": "kubernetes",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]});
+        "subsets": [{"addresses": addresses, "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]});
     let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"namespace": "default", "name": "kubernetes",
             "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": family(address),
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "addressType": family,
+        "endpoints": sliced,
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
-    vec![
-        Wanted::new("", "v1", "services", Policy::Fields(&["spec"]), service),
+    [
         Wanted::new("", "v1", "endpoints", Policy::Fields(&["subsets"]), endpoints),
         Wanted::new(
             "discovery.k8s.io",

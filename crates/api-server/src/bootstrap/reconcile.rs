@@ -103,28 +103,6 @@ pub fn owned(stored: &Value, wanted: &Value, fields: &[&str]) -> Step {
     if merged == *stored { Step::Keep } else { Step::Update(merged) }
 }
 
-/// Endpoints, or an EndpointSlice, of the `kubernetes` Service with this server's address; `None` if it is there.
-pub fn joined(stored: &Value, wanted: &Value) -> Option<Value> {
-    let slice = wanted["endpoints"].is_array();
-    let fields: &[&str] = if slice { &["endpoints", "ports"] } else { &["subsets"] };
-    let mut merged = stored.clone();
-    if items(&stored[fields[0]]).is_empty() {
-        fields.iter().for_each(|field| merged[*field] = wanted[*field].clone());
-        return Some(merged);
-    }
-    if slice {
-        let own = &wanted["endpoints"][0];
-        let known = items(&stored["endpoints"]).iter().any(|e| e["addresses"] == own["addresses"]);
-        crate::admission::push(&mut merged, "endpoints", own.clone());
-        return (!known).then_some(merged);
-    }
-    let own = &wanted["subsets"][0]["addresses"][0];
-    let has_own = |subset: &Value| items(&subset["addresses"]).iter().any(|a| a["ip"] == own["ip"]);
-    let known = items(&stored["subsets"]).iter().any(has_own);
-    crate::admission::push(&mut merged["subsets"][0], "addresses", own.clone());
-    (!known).then_some(merged)
-}
-
 fn merge_metadata(merged: &mut Value, wanted: &Value) {
     for key in ["labels", "annotations"] {
         let Some(add) = wanted["metadata"][key].as_object() else { continue };
@@ -210,29 +188,6 @@ mod tests {
         assert_eq!(flow_control(&level("x", 6, ""), &wanted), Step::Update(level("x", 6, "false")));
         let catch_all = level("catch-all", 5, "true");
         assert_eq!(flow_control(&level("catch-all", 6, "false"), &catch_all), Step::Update(catch_all));
-    }
-
-    #[test]
-    fn a_server_joins_the_endpoints_of_the_others() {
-        let endpoints = |ips: &[&str]| {
-            let addresses: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
-            json!({"subsets": [{"addresses": addresses, "ports": [{"port": 6443}]}]})
-        };
-        let slice = |ips: &[&str]| {
-            let endpoints: Vec<Value> = ips.iter().map(|ip| json!({"addresses": [ip]})).collect();
-            json!({"endpoints": endpoints, "ports": [{"port": 6443}]})
-        };
-        let cases = [
-            (endpoints(&["a"]), endpoints(&["b"]), Some(endpoints(&["a", "b"]))),
-            (endpoints(&["a", "b"]), endpoints(&["b"]), None),
-            (json!({"subsets": []}), endpoints(&["b"]), Some(endpoints(&["b"]))),
-            (slice(&["a"]), slice(&["b"]), Some(slice(&["a", "b"]))),
-            (slice(&["a"]), slice(&["a"]), None),
-            (json!({"endpoints": [], "ports": []}), slice(&["b"]), Some(slice(&["b"]))),
-        ];
-        for (stored, wanted, merged) in cases {
-            assert_eq!(joined(&stored, &wanted), merged, "{stored} {wanted}");
-        }
     }
 
     #[test]

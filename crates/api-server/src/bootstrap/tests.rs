@@ -39,11 +39,11 @@ async fn a_second_run_writes_nothing_and_restores_what_was_taken() {
     run(&objects, &settings()).await.expect("the second run");
     assert_eq!(*map.writes.lock(), before);
 
-    let slices = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
-    let mut slice = Value::clone(&objects.get(&slices, "default", "kubernetes").expect("the slice"));
-    slice["endpoints"] = json!([]);
-    objects.update(&slices, "default", "", slice).await.expect("an update");
+    let services = Gvr::new("", "v1", "services");
+    let mut service = Value::clone(&service);
+    service["spec"]["ports"] = json!([]);
+    objects.update(&services, "default", "", service).await.expect("an update");
     run(&objects, &settings()).await.expect("the third run");
-    let slice = objects.get(&slices, "default", "kubernetes").expect("the slice");
-    assert_eq!(slice["endpoints"][0]["addresses"], json!(["192.0.2.7"]));
+    let service = objects.get(&services, "default", "kubernetes").expect("the Service");
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], 6443);
 }

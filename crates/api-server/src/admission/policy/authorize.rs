@@ -128,7 +128,9 @@ async fn binding(chain: &Chain, user: &UserInfo, policies: &str, spec: &Value) -
     }
     let whom = shown(user);
     Err(match parameters.unknown {
-        None => format!(r#"user {whom} does not have "{verb}" permission on the object referenced by paramRef"#),
+        None => {
+            format!(r#"user {whom} does not have "{verb}" permission on the object referenced by paramRef"#)
+        }
         Some(why) => format!(
             r#"{why} to determine minimum required permissions and user {whom} does not have "{verb}" permission for all groups, versions and resources"#
         ),
