@@ -63,6 +63,8 @@ pub struct Config {
     pub max_requests_in_flight: usize,
     /// How long Events are kept, in seconds.
     pub event_ttl: u64,
+    /// Whom `componentstatuses` asks.
+    pub components: crate::components::Components,
     /// What is recorded of requests, and where; nothing by default.
     pub audit: Option<crate::audit::Config>,
     /// Whom the Pod Security Standards do not bind, whatever their namespace's labels say.
@@ -161,6 +163,7 @@ impl Default for Config {
             goaway_chance: 0.0,
             max_requests_in_flight: 600,
             event_ttl: 3600,
+            components: Default::default(),
             audit: None,
             pod_security_exemptions: Exemptions::default(),
             logging: LogConfig::default(),

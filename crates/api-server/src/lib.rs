@@ -11,6 +11,7 @@ pub mod backend;
 pub mod body;
 pub mod cache;
 pub mod codec;
+mod components;
 pub mod config;
 pub mod convert;
 pub mod crd;

@@ -64,6 +64,10 @@ pub struct ListMeta {
 
 impl ListMeta {
     fn encode(&self) -> String {
+        // What is computed for each list has none.
+        if self.revision == 0 {
+            return "{}".to_owned();
+        }
         let mut text = format!("{{\"resourceVersion\":\"{}\"", self.revision);
         if !self.continue_token.is_empty() {
             text.push_str(&format!(",\"continue\":\"{}\"", self.continue_token));

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG_MAPS, Server, config_map, eventually};
+use crate::support::https::{Asked, Https};
+use crate::support::{CONFIG_MAPS, PODS, Server, config_map, eventually};
 
 const POLICY: &str = "
 apiVersion: audit.k8s.io/v1
@@ -105,4 +106,84 @@ async fn every_answer_has_an_id_even_without_audit() {
         .map(|reply| reply.headers["audit-id"].to_str().unwrap().to_owned())
         .collect();
     assert!(ids.iter().all(|id| id.len() == 36) && ids[0] != ids[1], "{ids:?}");
+}
+
+/// A server that sends batches of two to a webhook.
+async fn server_with(service: &Https) -> (Server, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, ca) = (dir.path().join("policy.yaml"), dir.path().join("ca.crt"));
+    std::fs::write(&policy, POLICY).unwrap();
+    std::fs::write(&ca, service.ca()).unwrap();
+    let audit = json!({"policyFile": policy, "webhook": {"url": format!("{}/audit", service.url), "caFile": ca,
+        "batchMaxSize": 2, "batchMaxWait": 1, "initialBackoff": 0}});
+    let server =
+        Server::with(move |config| config.audit = Some(serde_json::from_value(audit.clone()).unwrap())).await;
+    (server, dir)
+}
+
+#[tokio::test]
+async fn a_webhook_gets_batches_again_until_it_takes_them() {
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    let taken: std::sync::Arc<parking_lot::Mutex<Vec<Vec<String>>>> = Default::default();
+    let kept = taken.clone();
+    let service = Https::start(move |asked: &Asked| {
+        // The first two times it is away.
+        if tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2 {
+            return (503, Value::Null);
+        }
+        assert_eq!(
+            (&asked.body["kind"], &asked.body["apiVersion"]),
+            (&json!("EventList"), &json!("audit.k8s.io/v1"))
+        );
+        let ids = asked.body["items"].as_array().into_iter().flatten();
+        kept.lock().push(ids.map(|e| e["auditID"].as_str().unwrap().to_owned()).collect());
+        (200, json!({}))
+    })
+    .await;
+    let (mut server, _dir) = server_with(&service).await;
+    for name in ["a", "b", "c", "d", "e"] {
+        let admin = server.admin().with("audit-id", name);
+        admin.post(CONFIG_MAPS, &config_map(name)).await.expect(201);
+    }
+    // What waits for a batch to fill is sent when the server ends.
+    server.shut_down();
+    server.stopped().await;
+    eventually("all has been delivered", || async {
+        let batches = taken.lock().clone();
+        let mut all: Vec<String> = batches.concat();
+        all.retain(|id| id.len() == 1);
+        let fine = all == ["a", "b", "c", "d", "e"] && batches.iter().all(|b| b.len() <= 2);
+        if fine { Ok(()) } else { Err(format!("{batches:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn plug_ins_leave_notes_with_the_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    std::fs::write(&policy, "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}")
+        .unwrap();
+    let audit = json!({"policyFile": policy, "log": {"path": dir.path().join("audit.log")}});
+    let server =
+        Server::with(move |config| config.audit = Some(serde_json::from_value(audit.clone()).unwrap())).await;
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged",
+        "pod-security.kubernetes.io/audit": "baseline"}}});
+    let admin = server.admin();
+    admin.patch("/api/v1/namespaces/default", "merge", &labels).await.expect(200);
+    admin.post(crate::support::ACCOUNTS, &crate::support::default_account()).await.expect(201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true, "containers": [{"name": "c", "image": "i"}]}});
+    let reply = admin.with("audit-id", "the-pod").post(PODS, &pod).await;
+    reply.expect(201);
+    let made =
+        event(dir.path(), "the create", |e| e["auditID"] == "the-pod" && e["stage"] == "ResponseComplete")
+            .await;
+    let notes = &made["annotations"];
+    assert_eq!(notes["pod-security.kubernetes.io/enforce-policy"], "privileged:latest");
+    let violations = notes["pod-security.kubernetes.io/audit-violations"].as_str().unwrap_or_default();
+    assert!(
+        violations.starts_with("would violate PodSecurity \"baseline:latest\": host namespaces"),
+        "{notes}"
+    );
+    assert_eq!(notes["authorization.k8s.io/decision"], "allow");
 }

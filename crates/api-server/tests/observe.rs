@@ -1,6 +1,6 @@
 //! What the server shows of itself.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{CONFIG_MAPS, Server, config_map, eventually};
 
@@ -134,4 +134,50 @@ async fn events_are_forgotten_after_their_time() {
     })
     .await;
     admin.get(&format!("{CONFIG_MAPS}/stays")).await.expect(200);
+}
+
+#[tokio::test]
+async fn components_are_asked_for_their_health() {
+    let well = crate::support::https::Https::start(|asked| (200, asked.path.clone().into())).await;
+    let ill = crate::support::https::Https::start(|_| (500, "no".into())).await;
+    let at = |service: &crate::support::https::Https| {
+        service.url.trim_start_matches("https://").parse::<std::net::SocketAddr>().unwrap()
+    };
+    let (scheduler, manager) = (at(&well), at(&ill));
+    let server = Server::with(move |config| {
+        config.components =
+            serde_json::from_value(json!({"scheduler": scheduler, "controllerManager": manager})).unwrap();
+    })
+    .await;
+    let admin = server.admin();
+    let list = admin.get("/api/v1/componentstatuses").await.expect(200);
+    let seen: Vec<(&str, &Value)> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| (i["metadata"]["name"].as_str().unwrap(), &i["conditions"][0]))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (
+                "controller-manager",
+                &json!({"type": "Healthy", "status": "False", "message": "HTTP probe failed with statuscode: 500"})
+            ),
+            ("etcd-0", &json!({"type": "Healthy", "status": "True", "message": "ok"})),
+            ("scheduler", &json!({"type": "Healthy", "status": "True", "message": "/healthz"})),
+        ]
+    );
+    assert_eq!(admin.get("/api/v1/componentstatuses?labelSelector=a").await.expect(200)["items"], json!([]));
+    drop(well);
+    eventually("the scheduler is gone", || async {
+        let one = admin.get("/api/v1/componentstatuses/scheduler").await.expect(200);
+        if one["conditions"][0]["status"] == "Unknown" { Ok(()) } else { Err(one.to_string()) }
+    })
+    .await;
+    let table = admin.with("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    let table = table.get("/api/v1/componentstatuses/etcd-0").await.expect(200);
+    assert_eq!(table["rows"][0]["cells"], json!(["etcd-0", "Healthy", "ok", ""]));
+    let unknown = admin.get("/api/v1/componentstatuses/x").await;
+    unknown.refused(404, "NotFound", r#"componentstatus "x" not found"#);
 }

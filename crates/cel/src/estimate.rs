@@ -188,10 +188,15 @@ impl<'e> Estimator<'e> {
         let depth = self.locals.len();
         let entries = self.entry_size(&fold.range);
         let list = entries.map_or(matches!(self.ty(&fold.range), Type::List(_)), |e| e.list);
+        // Upstream takes what is in the result of a call for `self`: a bound that no schema gives otherwise.
+        let whole = match self.declared.contains_key(&fold.range.id) {
+            true => None,
+            false => self.env.variable("self").map(|(_, declared)| declared),
+        };
         let range = self.declared(&fold.range);
-        let element = range.and_then(|d| d.element().map(|e| &**e));
-        let key_of = range.filter(|d| matches!(d.shape, Shape::Map(_))).map(|_| &*KEY);
-        let key = (if list { None } else { key_of }, entries.map(|e| e.key));
+        let element = whole.or_else(|| range.and_then(|d| d.element().map(|e| &**e)));
+        let key_of = range.filter(|d| matches!(d.shape, Shape::Map(_)) && !list).map(|_| &*KEY);
+        let key = (whole.or(key_of), entries.map(|e| e.key));
         let value = (element, entries.map(|e| e.value));
         let (first, second) = match &fold.var2 {
             Some(_) => (key, Some(value)),

@@ -77,6 +77,9 @@ pub struct WebhookConfig {
     /// Seconds after which a batch goes that is not full.
     #[serde(default = "WebhookConfig::wait")]
     pub batch_max_wait: u64,
+    /// Seconds after which a batch that was not taken is sent again; each further time half as long again.
+    #[serde(default = "WebhookConfig::backoff")]
+    pub initial_backoff: u64,
 }
 
 impl WebhookConfig {
@@ -86,6 +89,10 @@ impl WebhookConfig {
 
     fn wait() -> u64 {
         30
+    }
+
+    fn backoff() -> u64 {
+        10
     }
 }
 
@@ -244,6 +251,6 @@ fn object_of(content_type: &str, bytes: &[u8]) -> Option<Value> {
     }
 }
 
-fn retry_after(attempt: u32) -> Duration {
-    Duration::from_secs(10).mul_f64(1.5f64.powi(attempt as i32))
+fn retry_after(config: &WebhookConfig, attempt: u32) -> Duration {
+    Duration::from_secs(config.initial_backoff).mul_f64(1.5f64.powi(attempt as i32))
 }

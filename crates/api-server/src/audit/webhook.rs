@@ -73,7 +73,7 @@ impl Hook {
                 break;
             }
             tokio::select! {
-                () = tokio::time::sleep(retry_after(attempt)) => {}
+                () = tokio::time::sleep(retry_after(&self.config, attempt)) => {}
                 () = shutdown.cancelled() => {}
             }
         }

@@ -38,12 +38,9 @@ impl Presence {
 
     /// Renews this server's key, or writes it, and makes the endpoints what the keys say.
     pub async fn announce(&self) -> Result<(), StatusError> {
-        let renewed = match *self.lease.lock() {
-            Some(lease) => Some(self.store.renew(lease)),
-            None => None,
-        };
-        let alive = match renewed {
-            Some(renewed) => renewed.await.is_ok(),
+        let held = *self.lease.lock();
+        let alive = match held {
+            Some(lease) => self.store.renew(lease).await.is_ok(),
             None => false,
         };
         if !alive {

@@ -40,6 +40,9 @@ pub async fn serve(
         let (version, kind) = (resource.gvr.api_version(), &resource.gvk.kind);
         call.warnings.push(format!("{version} {kind} is deprecated in {deprecated}"));
     }
+    if resource.gvr.resource == "componentstatuses" && resource.gvr.group.is_empty() {
+        return crate::components::serve(app, call, resource).await;
+    }
     match verb.as_str() {
         "get" => get::serve(app, call, resource).await,
         "list" => list::serve(app, call, resource).await,

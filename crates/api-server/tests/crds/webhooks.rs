@@ -234,3 +234,25 @@ async fn only_labels_and_annotations_of_a_conversion_count() {
     let metadata = &seen["items"][0]["metadata"];
     assert_eq!((&metadata["labels"], metadata.get("finalizers")), (&json!({"converted": "yes"}), None));
 }
+
+#[tokio::test]
+async fn a_webhook_that_knows_only_v1beta1_is_asked_in_that() {
+    let hook = Webhook::raw(|review| {
+        let request = &review["request"];
+        let to = request["desiredAPIVersion"].as_str().unwrap();
+        let converted: Vec<Value> =
+            request["objects"].as_array().unwrap().iter().map(|o| convert(o, to)).collect();
+        // v1beta1 never checked what the answer calls itself, nor its uid.
+        let version = review["apiVersion"].as_str().unwrap();
+        let status = if version == "apiextensions.k8s.io/v1beta1" { "Success" } else { "Failed" };
+        json!({"response": {"result": {"status": status, "message": version}, "convertedObjects": converted}})
+    })
+    .await;
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut definition = definition(&hook);
+    definition["spec"]["conversion"]["webhook"]["conversionReviewVersions"] = json!(["v2", "v1beta1", "v1"]);
+    serve(&admin, &definition).await;
+    admin.post(V1, &v1("a", "localhost:8080")).await.expect(201);
+    assert_eq!(admin.get(&format!("{V2}/a")).await.expect(200)["port"], "8080");
+}

@@ -165,6 +165,10 @@ fn api_server(layout: &Layout, settings: &Settings) -> anyhow::Result<Value> {
         "serviceCidr": settings.service_cidr,
         "nodePortRange": settings.node_port_range,
         "clusterDomain": settings.cluster_domain,
+        "components": {
+            "controllerManager": format!("127.0.0.1:{}", settings.ports.controller_manager),
+            "scheduler": format!("127.0.0.1:{}", settings.ports.scheduler),
+        },
         "log": {"level": settings.log_level},
     }))
 }
