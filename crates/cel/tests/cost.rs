@@ -26,7 +26,11 @@ fn estimates_are_upstreams() {
         (text.clone(), "self.s.matches('[a-z]+')", 12),
         (text.clone(), "has(self.s)", 1),
         // What `split` makes is as long as `self` may be.
-        (json!({"type": "string", "maxLength": 20}), "self.split('.').exists(x, x.matches('^0[0-9]+$'))", 2578),
+        (
+            json!({"type": "string", "maxLength": 20}),
+            "self.split('.').exists(x, x.matches('^0[0-9]+$'))",
+            2578,
+        ),
         (text, "1 + 1 == 2", 2),
     ] {
         let estimate = env(&schema).0.compile(source).unwrap().estimate().max;
