@@ -253,16 +253,17 @@ fn matching<'a>(
             let host = host.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
             let host = if host == "index.docker.io" { "docker.io" } else { host };
             let rest = image.strip_prefix(host)?;
-            rest.starts_with('/').then_some((host.len(), server, auth))
+            rest.starts_with('/').then_some((host.len(), auth))
         })
         .collect();
     // The longest prefix knows best.
-    hits.sort_by_key(|(length, _, _)| std::cmp::Reverse(*length));
-    hits.into_iter().map(|(_, server, auth)| AuthConfig {
+    hits.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    hits.into_iter().map(|(_, auth)| AuthConfig {
         username: auth.username.clone(),
         password: auth.password.clone(),
         auth: auth.auth.clone(),
-        server_address: server.clone(),
+        // It matches already. containerd would read a host without a scheme as a path, and send nothing.
+        server_address: String::new(),
         identity_token: auth.identitytoken.clone(),
         registry_token: auth.registrytoken.clone(),
     })
@@ -298,7 +299,8 @@ mod tests {
             ("https://r.io/team/".to_owned(), auth("team")),
             ("other.io".to_owned(), auth("other")),
         ]);
-        let names: Vec<_> = matching(&auths, "r.io/team/app:v1").map(|a| a.username).collect();
-        assert_eq!(names, ["team", "all"]);
+        let found: Vec<_> = matching(&auths, "r.io/team/app:v1").collect();
+        assert_eq!(found.iter().map(|a| a.username.as_str()).collect::<Vec<_>>(), ["team", "all"]);
+        assert!(found.iter().all(|a| a.server_address.is_empty()));
     }
 }
