@@ -20,8 +20,10 @@ use crate::printer;
 use crate::registry::Resource;
 use crate::response::{encode, encoded, finish};
 
-/// Lists are sent in pieces of about this size.
+/// Lists are made in pieces of about this size.
 const CHUNK: usize = 64 << 10;
+/// And sent in these: with HTTP/2's head of 9 bytes (RFC 9113, 4.1) one fills a TLS record (RFC 8446, 5.1).
+const FRAME: usize = (16 << 10) - 9;
 
 /// Turns stored objects of one resource into what the client asked for.
 #[derive(Clone)]
@@ -325,22 +327,23 @@ impl Presenter {
     }
 }
 
-/// Bytes in pieces, each made when the one before is sent. `next` adds something and says whether more follows.
+/// Bytes in pieces, made when those before are sent. `next` adds something and says whether more follows.
 fn chunked(
     head: Vec<u8>,
     mut next: impl FnMut(&mut BytesMut) -> bool + Send + 'static,
 ) -> impl Iterator<Item = Bytes> + Send + 'static {
-    let mut start = Some(BytesMut::from(Bytes::from(head)));
+    let mut out = BytesMut::from(Bytes::from(head));
     let mut more = true;
     std::iter::from_fn(move || {
-        if !more {
-            return None;
+        if more && out.len() < FRAME {
+            let rest = std::mem::replace(&mut out, BytesMut::with_capacity(CHUNK + (8 << 10)));
+            out.extend_from_slice(&rest);
+            while more && out.len() < CHUNK {
+                more = next(&mut out);
+            }
         }
-        let mut out = start.take().unwrap_or_else(|| BytesMut::with_capacity(CHUNK + (8 << 10)));
-        while more && out.len() < CHUNK {
-            more = next(&mut out);
-        }
-        Some(out.freeze())
+        let piece = out.split_to(FRAME.min(out.len())).freeze();
+        (!piece.is_empty()).then_some(piece)
     })
 }
 

@@ -13,7 +13,7 @@ use keelson_bench::servers::Servers;
 struct Cli {
     #[arg(long, env = "KUBECONFIG", default_value = "/etc/keelson/admin.kubeconfig", global = true)]
     kubeconfig: PathBuf,
-    /// Name of a server process whose CPU time counts; repeat it for several
+    /// Name or id of a server process whose CPU time counts; repeat it for several
     #[arg(long, default_value = "keelson-api-server", global = true)]
     server: Vec<String>,
     /// Requests under way at once

@@ -9,7 +9,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// All processes whose executable has one of these names.
+    /// All processes whose executable has one of these names, or whose id is one of them: several clusters may run.
     pub fn named(names: &[String]) -> anyhow::Result<Self> {
         let mut pids = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
@@ -20,7 +20,7 @@ impl Servers {
             let program = line.split(|b| *b == 0).next().unwrap_or_default();
             let program = String::from_utf8_lossy(program);
             let base = program.rsplit('/').next().unwrap_or_default();
-            if names.iter().any(|name| name == base) {
+            if names.iter().any(|name| name == base || *name == pid.to_string()) {
                 pids.push(pid);
             }
         }

@@ -1,5 +1,6 @@
 //! Accepting connections: TLS with optional client certificates, HTTP/1.1 and HTTP/2, graceful end.
 
+mod cork;
 mod handler;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::cork::Cork;
 use crate::app::App;
 use crate::config::Config;
 use crate::types::{Peer, PeerCert};
@@ -141,6 +143,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        let (stream, cork) = Cork::new(stream);
         let tls = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => {
@@ -174,15 +177,22 @@ impl Connection {
             }
             async move { Ok::<_, std::convert::Infallible>(handler::handle(app, peer, refused, request).await) }
         });
+        // What HTTP/1.1 upgrades leaves this task, and its writes are few.
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+            cork.cork();
+        }
         let served = self.http.serve_connection_with_upgrades(TokioIo::new(tls), service);
-        let mut served = std::pin::pin!(served);
-        let ended = tokio::select! {
-            ended = served.as_mut() => ended,
-            () = self.ending.cancelled() => {
-                served.as_mut().graceful_shutdown();
-                served.await
+        let ended = cork.drive(async {
+            let mut served = std::pin::pin!(served);
+            tokio::select! {
+                ended = served.as_mut() => ended,
+                () = self.ending.cancelled() => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
             }
-        };
+        });
+        let ended = ended.await;
         if let Err(error) = ended {
             tracing::debug!(peer = %self.address, error, "connection ended");
         }
