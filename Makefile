@@ -7,7 +7,7 @@ ROOT  ?= /
 UP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo build guest deps dev-deps test test-unit test-e2e test-vm check bench install clean
+.PHONY: help up down demo build guest deps dev-deps test test-unit test-e2e test-vm check bench history install clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ check: ## formatting, lints, licences, units
 
 bench: build ## the budgets' figures, against KUBECONFIG (default: this machine's cluster)
 	@$(BIN)/keelson-bench --help >/dev/null && $(BIN)/keelson-bench all
+
+history: build ## an hour of random faults against API servers, and a check of what their clients saw
+	@$(BIN)/keelson-chaos --seconds $${FOR:-3600}
 
 install: build ## binaries into PREFIX/bin (default /usr/local), systemd units into /etc/systemd/system
 	@hack/install.sh $(BIN) $${PREFIX:-/usr/local}

@@ -20,7 +20,7 @@ fn main() -> std::process::ExitCode {
         let store = keelson_store::open(config.store()).await.context("could not open the store")?;
         let security = run::product_security();
         let running = run::start(config, daemon.clone(), store, security).await?;
-        daemon.notify_ready();
+        daemon.notify_serving(running.address);
         running.wait().await;
         Ok(())
     })

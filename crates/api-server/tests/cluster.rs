@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::etcd::EtcdServer;
 use crate::support::{Client, Server, eventually};
+use keelson_testkit::EtcdServer;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";

@@ -1,7 +1,11 @@
 //! How requests end that take too long or are too large, and how the server itself does.
 
-use http::Method;
+use std::sync::Arc;
 
+use http::Method;
+use keelson_store::embedded::fault::{Faults, Step};
+use keelson_store::{EmbeddedConfig, StoreConfig};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::extension::{self, Extension, Kind};
@@ -144,4 +148,34 @@ async fn a_client_of_http2_may_be_told_to_connect_anew() {
     }
     driver.await.unwrap().unwrap();
     assert!(sender.is_closed());
+}
+
+/// The store does not know whether it happened, here because the disk fails after it was logged.
+#[tokio::test]
+async fn a_write_whose_outcome_is_not_known_is_503_and_done_once_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut embedded = EmbeddedConfig::new(folder.path().join("store.redb"));
+    embedded.faults = Some(faults.clone());
+    let store = keelson_store::open(StoreConfig::Embedded(embedded)).await.unwrap();
+    let server = Server::over(store, |_| {}).await;
+    let admin = server.admin();
+    let mut object = admin.post(CONFIG_MAPS, &config_map("once")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/once");
+    for turn in 0.. {
+        object["data"] = json!({"turn": turn.to_string()});
+        faults.fail_at(Step::Commit);
+        let reply = admin.put(&path, &object).await;
+        let now = eventually("the write shows", || async {
+            let now = admin.get(&path).await.expect(200);
+            if now["data"] == object["data"] { Ok(now) } else { Err(now["data"].to_string()) }
+        });
+        let now = now.await;
+        // The server's own writes may have had the failure.
+        if reply.status != 200 {
+            reply.refused(503, "ServiceUnavailable", "the store is unavailable");
+            return;
+        }
+        object = now;
+    }
 }

@@ -11,9 +11,6 @@ mod decoding;
 mod discovery;
 mod encryption;
 mod endings;
-#[allow(dead_code)]
-#[path = "../../store/tests/support/etcd.rs"]
-mod etcd;
 mod fairness;
 mod lists;
 mod objects;
@@ -31,6 +28,3 @@ mod streams;
 mod support;
 mod watches;
 mod webhooks;
-
-/// Longer than an etcd takes to start on a loaded machine.
-const DEADLINE: std::time::Duration = support::WAIT;

@@ -12,6 +12,8 @@ pub(crate) use strategic::{Mode, lookup, merge_map};
 
 /// Upstream's limit on the operations of one JSON patch.
 const MAX_OPERATIONS: usize = 10_000;
+/// Upstream's limit on what the copies of one JSON patch add, in bytes.
+const MAX_COPIED: usize = 3 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
@@ -54,20 +56,35 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, PatchError> 
     let operations: json_patch::Patch = serde::Deserialize::deserialize(patch)
         .map_err(|e: serde_json::Error| PatchError::Malformed(format!("error decoding patch: {e}")))?;
     let mut out = original.clone();
-    json_patch::patch(&mut out, &operations.0)
-        .map_err(|e| PatchError::DoesNotApply(operation_error(&operations, &e)))?;
+    let mut copied = 0;
+    for operation in &operations.0 {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            // Of little text, copies of copies would make any amount.
+            copied += out.pointer(copy.from.as_str()).map_or(0, |from| crate::encode::canonical(from).len());
+            if copied > MAX_COPIED {
+                return Err(PatchError::DoesNotApply(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the \
+                     limit {MAX_COPIED}"
+                )));
+            }
+        }
+        json_patch::patch(&mut out, std::slice::from_ref(operation))
+            .map_err(|e| PatchError::DoesNotApply(operation_error(operation, &e)))?;
+    }
     Ok(out)
 }
 
 /// Words a failed operation as upstream's library does.
-fn operation_error(operations: &json_patch::Patch, e: &json_patch::PatchError) -> String {
-    let verb = match operations.0.get(e.operation) {
-        Some(json_patch::PatchOperation::Add(_)) => "add",
-        Some(json_patch::PatchOperation::Remove(_)) => "remove",
-        Some(json_patch::PatchOperation::Replace(_)) => "replace",
-        Some(json_patch::PatchOperation::Move(_)) => "move",
-        Some(json_patch::PatchOperation::Copy(_)) => "copy",
-        _ => return format!("testing value {} failed: test failed", e.path),
+fn operation_error(operation: &json_patch::PatchOperation, e: &json_patch::PatchError) -> String {
+    let verb = match operation {
+        json_patch::PatchOperation::Add(_) => "add",
+        json_patch::PatchOperation::Remove(_) => "remove",
+        json_patch::PatchOperation::Replace(_) => "replace",
+        json_patch::PatchOperation::Move(_) => "move",
+        json_patch::PatchOperation::Copy(_) => "copy",
+        json_patch::PatchOperation::Test(_) => {
+            return format!("testing value {} failed: test failed", e.path);
+        }
     };
     let path = keelson_api_types::gofmt::quote(&e.path.to_string());
     format!("{verb} operation does not apply: doc is missing path: {path}: missing value")

@@ -160,3 +160,10 @@ proptest! {
         prop_assert_eq!(patch::merge_patch(&from, &diff::two_way_merge(&from, &to)), to);
     }
 }
+
+#[test]
+fn copies_of_copies_do_not_take_all_memory() {
+    let doubling = vec![json!({"op": "copy", "from": "", "path": "/b"}); 40];
+    let error = patch::json_patch(&json!({"a": "x".repeat(1000)}), &doubling.into()).unwrap_err();
+    assert!(error.to_string().contains("exceeding the limit 3145728"), "{error}");
+}

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use keelson_store::{Error, EtcdConfig, StoreConfig, Write, WriteError};
 
-use crate::support::etcd::EtcdServer;
 use crate::support::{brief, events, eventually, within};
+use keelson_testkit::EtcdServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_goes_on_after_etcd_restarts() {

@@ -146,6 +146,24 @@ async fn a_replay_that_fails_halfway_is_begun_anew() {
     assert!(now == expected, "a value differs");
 }
 
+/// A lease that was granted though its caller was told of a failure runs all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_of_a_batch_that_failed_after_it_was_logged_end_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let store = open(folder.path(), Some(faults.clone())).await.unwrap();
+    store.write(Write::put("/first", "1")).await.unwrap();
+    faults.fail_at(Step::Commit);
+    store.lease(Duration::from_millis(10)).await.unwrap_err();
+    let probe = || async { store.write(Write::put("/first", "2")).await.map_err(|error| error.to_string()) };
+    eventually("a write when the disk works again", probe, Result::is_ok).await.unwrap();
+    // The first of a store has number 1.
+    let hanging = || async { store.write(Write::put("/leased", "1").with_lease(1)).await.is_err() };
+    eventually("the lease ends", hanging, |ended| *ended).await;
+    let get = || async { store.get("/leased").await.unwrap().kv };
+    eventually("what hung on it is gone", get, Option::is_none).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_log_is_taken_over_by_redb_and_started_anew() {
     let folder = tempfile::tempdir().unwrap();

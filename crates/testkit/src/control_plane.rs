@@ -55,11 +55,12 @@ impl Builder {
 }
 
 impl ControlPlane {
-    /// The default program: `$KEELSON_API_SERVER`, or `keelson-api-server` beside the test's own program.
+    /// The default program: `$KEELSON_API_SERVER`, or `keelson-api-server` beside this program, or above a test's.
     pub fn builder() -> Builder {
         let beside = || {
-            let test = std::env::current_exe().unwrap_or_default();
-            test.ancestors().nth(2).unwrap_or(Path::new("")).join("keelson-api-server")
+            let this = std::env::current_exe().unwrap_or_default();
+            let mut found = this.ancestors().skip(1).take(2).map(|folder| folder.join("keelson-api-server"));
+            found.find(|path| path.is_file()).unwrap_or_else(|| "keelson-api-server".into())
         };
         Builder {
             binary: std::env::var_os("KEELSON_API_SERVER").map_or_else(beside, PathBuf::from),
@@ -218,7 +219,8 @@ async fn launch(root: &Path, builder: &Builder, address: SocketAddr) -> anyhow::
         ended = server.wait() => bail!("the API server ended at once, {}:\n{}", ended?, read_log(root)),
         () = tokio::time::sleep(START) => bail!("the API server is not ready after {START:?}:\n{}", read_log(root)),
     };
-    Ok((server, address.context("the API server did not say where it serves")?))
+    let unsaid = || format!("the API server did not say where it serves:\n{}", read_log(root));
+    Ok((server, address.with_context(unsaid)?))
 }
 
 /// Of a notification as `Daemon::notify_serving` sends it.

@@ -33,6 +33,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("guest", 4),
     ("testkit", DEV),
     ("bench", DEV),
+    ("chaos", DEV),
     ("xtask", DEV),
 ];
 

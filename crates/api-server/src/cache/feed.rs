@@ -373,7 +373,10 @@ pub fn storage_error(error: &keelson_store::Error) -> StatusError {
         keelson_store::Error::FutureRevision { requested, current } => too_large(*requested, *current),
         other => {
             tracing::error!(error = other as &dyn std::error::Error, "the store failed");
-            StatusError::internal(other)
+            match other {
+                keelson_store::Error::Unavailable(_) => StatusError::service_unavailable(other.to_string()),
+                _ => StatusError::internal(other),
+            }
         }
     }
 }

@@ -380,6 +380,10 @@ impl Writer<'_> {
                     current = self.found(name, now.as_ref()).await?;
                     latest = true;
                 }
+                Ok(Attempt::Failed(error)) => {
+                    warnings.append(&mut said);
+                    return Err(error);
+                }
                 // What was refused may have been right for the latest state.
                 Err(error) if !latest => {
                     latest = true;
@@ -540,7 +544,7 @@ impl Writer<'_> {
                 done(self.written(name, &bytes, written.revision).await?, gone)
             }
             Err(WriteError::Conflict { current }) => Ok(Attempt::Lost(current)),
-            Err(error) => Err(write_error(&error)),
+            Err(error) => Ok(Attempt::Failed(write_error(&error))),
         }
     }
 }
@@ -585,6 +589,8 @@ enum Attempt {
     Done(Updated),
     /// Someone else was faster; the state they left.
     Lost(Option<KeyValue>),
+    /// It may have happened: another attempt might do it twice.
+    Failed(StatusError),
 }
 
 /// The store's refusals as a client sees them.
@@ -593,7 +599,11 @@ pub fn write_error(error: &WriteError) -> StatusError {
         WriteError::TooLarge { limit, .. } => StatusError::request_too_large(format!("limit is {limit}")),
         other => {
             tracing::error!(error = other as &dyn std::error::Error, "a write failed");
-            StatusError::internal(other)
+            match other {
+                // It may have happened: nothing invites to send it again.
+                WriteError::Unavailable(_) => StatusError::service_unavailable(other.to_string()),
+                _ => StatusError::internal(other),
+            }
         }
     }
 }

@@ -23,9 +23,16 @@ use super::format::{
     FIRST_REVISION, FORMAT, FORMAT_WITHOUT_WAL, KEYS, LEASE_KEYS, LEASES, LOG, META, META_FORMAT,
     META_GENERATION,
 };
-use super::wal::Wal;
+use super::wal::{Appended, Wal};
 use crate::error::Error;
 use crate::types::Revision;
+
+/// Whether a transaction is in force.
+pub(super) enum Committed {
+    Yes,
+    /// Nothing was done, and the file is as good as before.
+    No(io::Error),
+}
 
 /// A file that may be closed for a moment.
 pub(super) struct Handle {
@@ -127,14 +134,26 @@ impl Handle {
     }
 
     /// Makes a transaction durable, through the log if that has room for its changes, and visible. One without
-    /// changes for the log may be lost.
-    pub(super) fn commit(&self, transaction: WriteTransaction, changes: &[u8]) -> Result<(), redb::Error> {
+    /// changes for the log may be lost. After an error the file has to be opened anew.
+    pub(super) fn commit(
+        &self,
+        transaction: WriteTransaction,
+        changes: &[u8],
+    ) -> Result<Committed, redb::Error> {
         let mut wal = self.wal.lock();
-        if !changes.is_empty() && !wal.append(changes)? {
-            return self.checkpoint(transaction, &mut wal);
+        let appended = if changes.is_empty() { Appended::Yes } else { wal.append(changes)? };
+        match appended {
+            Appended::Yes => {
+                self.fault(Step::Commit)?;
+                transaction.commit()?;
+            }
+            Appended::Full => self.checkpoint(transaction, &mut wal)?,
+            Appended::No(error) => {
+                transaction.abort()?;
+                return Ok(Committed::No(error));
+            }
         }
-        self.fault(Step::Commit)?;
-        Ok(transaction.commit()?)
+        Ok(Committed::Yes)
     }
 
     /// Commits so that a crash needs neither repair nor the log.

@@ -30,6 +30,14 @@ impl Leases {
         self.leases.insert(id, Lease { ttl, ends: now + ttl });
     }
 
+    /// Takes over which leases the file has; those known before keep their time.
+    pub(super) fn adopt(&mut self, ttls: &BTreeMap<LeaseId, Duration>, now: Instant) {
+        self.leases.retain(|id, _| ttls.contains_key(id));
+        for (id, ttl) in ttls {
+            self.leases.entry(*id).or_insert(Lease { ttl: *ttl, ends: now + *ttl });
+        }
+    }
+
     /// `false` if there is no such lease, or its time is over.
     pub(super) fn renew(&mut self, id: LeaseId, now: Instant) -> bool {
         match self.leases.get_mut(&id) {

@@ -35,6 +35,15 @@ const AHEAD: u64 = 1 << 20;
 const BLOCK: u64 = 4096;
 const HEADER: usize = 12;
 
+/// What became of a batch.
+pub(super) enum Appended {
+    Yes,
+    /// It has to be committed with a checkpoint instead.
+    Full,
+    /// The file could not be made longer, and holds what it held.
+    No(io::Error),
+}
+
 pub(super) struct Wal {
     path: PathBuf,
     faults: Option<Arc<Faults>>,
@@ -65,11 +74,15 @@ impl Wal {
         self.end > 0
     }
 
-    /// Makes a batch durable. `false`: it has to be committed with a checkpoint instead.
-    pub(super) fn append(&mut self, payload: &[u8]) -> io::Result<bool> {
+    /// Makes a batch durable. After an error nobody knows whether it is.
+    pub(super) fn append(&mut self, payload: &[u8]) -> io::Result<Appended> {
         let fits = self.end + (HEADER + payload.len()) as u64 <= LIMIT;
         if !self.open || !fits || self.faults.as_ref().is_some_and(|faults| faults.without_log()) {
-            return Ok(false);
+            return Ok(Appended::Full);
+        }
+        let end = self.end + (HEADER + payload.len()) as u64;
+        if let Err(error) = self.reserve(end) {
+            return Ok(Appended::No(error));
         }
         // Until it is known to be synced.
         self.open = false;
@@ -79,13 +92,11 @@ impl Wal {
         self.buffer.extend_from_slice(&len);
         self.buffer.extend_from_slice(&chain.to_le_bytes());
         self.buffer.extend_from_slice(payload);
-        let end = self.end + self.buffer.len() as u64;
-        self.reserve(end)?;
         self.write(self.end, &self.buffer)?;
         self.sync()?;
         self.buffer.shrink_to(AHEAD as usize);
         (self.end, self.chain, self.open) = (end, chain, true);
-        Ok(true)
+        Ok(Appended::Yes)
     }
 
     /// Starts anew after a checkpoint: what the file holds is void.

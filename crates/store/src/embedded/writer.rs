@@ -1,5 +1,6 @@
 //! The only thread that changes the file: one transaction, one durable append to the log for all that waits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use redb::ReadableTable;
 
 use super::Shared;
 use super::apply::{Changed, Changes};
+use super::database::Committed;
 use super::format::LEASES;
 use super::lease::Leases;
 use super::queue::{Request, Taken};
@@ -57,19 +59,22 @@ impl Drop for Ending {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
-        let ttls = shared.read("read leases", |transaction| {
-            let mut ttls = Vec::new();
+        let mut writer = Self { shared, leases: Leases::default(), scrubbing: true, broken: None };
+        writer.adopt_leases()?;
+        Ok(writer)
+    }
+
+    fn adopt_leases(&mut self) -> Result<()> {
+        let ttls = self.shared.read("read leases", |transaction| {
+            let mut ttls = BTreeMap::new();
             for entry in transaction.open_table(LEASES)?.iter()? {
                 let (id, millis) = entry?;
-                ttls.push((id.value(), Duration::from_millis(millis.value())));
+                ttls.insert(id.value(), Duration::from_millis(millis.value()));
             }
             Ok(ttls)
         })?;
-        let mut leases = Leases::default();
-        for (id, ttl) in ttls {
-            leases.start(id, ttl, Instant::now());
-        }
-        Ok(Self { shared, leases, scrubbing: true, broken: None })
+        self.leases.adopt(&ttls, Instant::now());
+        Ok(())
     }
 
     /// Serves until the queue is closed and empty.
@@ -107,22 +112,28 @@ impl Writer {
             return self.refuse(requests, reason);
         }
         match self.commit(&requests) {
-            Ok((changed, batch)) => self.committed(requests, &changed, batch),
+            Ok((changed, batch, Committed::Yes)) => self.committed(requests, &changed, batch),
+            Ok((_, _, Committed::No(error))) => {
+                self.scrubbing = true;
+                let advice = self.explain(error.into());
+                self.refuse(requests, &advice);
+            }
             Err(error) => self.failed(requests, error),
         }
     }
 
     /// Fills one transaction with the requests and what is due, and makes it durable.
-    fn commit(&mut self, requests: &[Request]) -> Result<(Changed, Batch), redb::Error> {
+    fn commit(&mut self, requests: &[Request]) -> Result<(Changed, Batch, Committed), redb::Error> {
         let transaction = self.shared.file.begin_write()?;
         let mut batch = Batch { outcomes: Vec::with_capacity(requests.len()), ..Batch::default() };
         let changed = self.fill(&transaction, requests, &mut batch)?;
-        if changed.dirty {
-            self.shared.file.commit(transaction, changed.journal.bytes())?;
+        let committed = if changed.dirty {
+            self.shared.file.commit(transaction, changed.journal.bytes())?
         } else {
             transaction.abort()?;
-        }
-        Ok((changed, batch))
+            Committed::Yes
+        };
+        Ok((changed, batch, committed))
     }
 
     fn fill(
@@ -203,11 +214,16 @@ impl Writer {
 
     /// Nobody in the batch is acknowledged; the file is opened anew at its last committed state.
     fn failed(&mut self, requests: Vec<Request>, error: redb::Error) {
+        let advice = self.explain(error);
+        self.refuse(requests, &advice);
+        self.reopen(&advice);
+    }
+
+    fn explain(&self, error: redb::Error) -> String {
         let unavailable = self.shared.file.unavailable("write", error);
         let source = unavailable.source.as_deref().map(tracing::field::display);
         tracing::error!(source, "{unavailable}");
-        self.refuse(requests, &unavailable.advice);
-        self.reopen(&unavailable.advice);
+        unavailable.advice
     }
 
     fn refuse(&self, requests: Vec<Request>, advice: &str) {
@@ -233,7 +249,7 @@ impl Writer {
     }
 
     /// A commit that reported an error may have reached the disk all the same: watchers get what
-    /// the file holds beyond what they have seen.
+    /// the file holds beyond what they have seen, and its leases run.
     fn catch_up(&mut self) -> Result<()> {
         let revision =
             self.shared.file.revision().map_err(|error| self.shared.file.explain_redb("open", error))?;
@@ -245,7 +261,7 @@ impl Writer {
             self.shared.hub.publish(&chunk.events, chunk.upto);
             seen = chunk.upto;
         }
-        Ok(())
+        self.adopt_leases()
     }
 }
 

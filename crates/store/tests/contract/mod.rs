@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use keelson_store::{EmbeddedConfig, EtcdConfig, Store, StoreConfig};
 
-use crate::support::etcd::EtcdServer;
+use keelson_testkit::EtcdServer;
 
 /// A store for one test, and what has to live as long.
 pub struct Fixture {

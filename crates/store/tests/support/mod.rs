@@ -1,7 +1,5 @@
 //! What several tests need.
 
-pub mod etcd;
-
 use std::fmt::Debug;
 use std::time::Duration;
 
