@@ -103,7 +103,7 @@ async fn scale(cli: &Cli, watchers: usize, objects: usize) -> anyhow::Result<()>
     let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
     let what = format!("get beside {lists} lists of another, p99");
     println!("{what:<34} {:>10.1} ms", p99.as_secs_f64() * 1000.0);
-    let (time, servers) = scale::restart(&cli.kubeconfig, &servers, &cli.server).await?;
+    let (time, servers) = scale::restart(&cli.kubeconfig, &servers).await?;
     println!("{:<34} {:>10.2} s", format!("start with {objects} pods"), time.as_secs_f64());
     println!("{:<34} {:>10.1} MB", "resident after the start", servers.resident_mb());
     load.clean_up().await;

@@ -51,11 +51,7 @@ pub async fn idle_watchers(
 }
 
 /// Ends the servers by SIGKILL and waits for whoever starts them again; returns the time to readiness from then.
-pub async fn restart(
-    kubeconfig: &Path,
-    servers: &Servers,
-    names: &[String],
-) -> anyhow::Result<(Duration, Servers)> {
+pub async fn restart(kubeconfig: &Path, servers: &Servers) -> anyhow::Result<(Duration, Servers)> {
     servers.kill()?;
     let began = Instant::now();
     loop {
@@ -69,7 +65,7 @@ pub async fn restart(
         if let Ok(answer) = clients[0].send(request).await
             && answer.status().is_success()
         {
-            return Ok((began.elapsed(), Servers::named(names)?));
+            return Ok((began.elapsed(), servers.again()?));
         }
     }
 }

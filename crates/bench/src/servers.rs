@@ -6,26 +6,45 @@ use std::fs;
 #[derive(Debug, Clone)]
 pub struct Servers {
     pids: Vec<u32>,
+    /// Their command lines.
+    commands: Vec<Vec<u8>>,
 }
 
 impl Servers {
     /// All processes whose executable has one of these names, or whose id is one of them: several clusters may run.
     pub fn named(names: &[String]) -> anyhow::Result<Self> {
-        let mut pids = Vec::new();
+        let found = Self::find(|pid, line| {
+            let program = line.split(|b| *b == 0).next().unwrap_or_default();
+            let program = String::from_utf8_lossy(program);
+            let base = program.rsplit('/').next().unwrap_or_default();
+            names.iter().any(|name| name == base || *name == pid.to_string())
+        })?;
+        anyhow::ensure!(
+            !found.pids.is_empty(),
+            "no process is named {}; is the cluster up?",
+            names.join(" or ")
+        );
+        Ok(found)
+    }
+
+    /// The processes that were started anew with the same command lines.
+    pub fn again(&self) -> anyhow::Result<Self> {
+        Self::find(|_, line| self.commands.iter().any(|command| command == line))
+    }
+
+    fn find(wanted: impl Fn(u32, &[u8]) -> bool) -> anyhow::Result<Self> {
+        let mut found = Self { pids: Vec::new(), commands: Vec::new() };
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
             let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
-            let program = line.split(|b| *b == 0).next().unwrap_or_default();
-            let program = String::from_utf8_lossy(program);
-            let base = program.rsplit('/').next().unwrap_or_default();
-            if names.iter().any(|name| name == base || *name == pid.to_string()) {
-                pids.push(pid);
+            if wanted(pid, &line) {
+                found.pids.push(pid);
+                found.commands.push(line);
             }
         }
-        anyhow::ensure!(!pids.is_empty(), "no process is named {}; is the cluster up?", names.join(" or "));
-        Ok(Self { pids })
+        Ok(found)
     }
 
     pub fn count(&self) -> usize {

@@ -13,6 +13,7 @@ use keelson_store::{Event, EventKind, KeyValue, RangeOptions, Store, WatchItem};
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Entry, Head, Labels, splice_revision};
@@ -206,24 +207,23 @@ impl Caches {
         self.following.load(Ordering::Acquire)
     }
 
-    async fn load(&self) -> Result<u64, keelson_store::Error> {
+    async fn load(self: &Arc<Self>) -> Result<u64, keelson_store::Error> {
         let mut per_storage: HashMap<String, Vec<Entry>> = HashMap::new();
         let mut options = RangeOptions { limit: 5000, ..RangeOptions::default() };
+        // A page is understood while the next is read.
+        let mut understood = JoinSet::new();
         let revision = loop {
             let page = self.store.range(PREFIX, options.clone()).await?;
             options.at = Some(page.revision);
             options.start_after = page.kvs.last().map(|kv| kv.key.clone());
-            for kv in &page.kvs {
-                let Some((storage, key)) = split_key(&kv.key) else { continue };
-                let index = self.slot(&storage).index;
-                if let Some(entry) = entry_of(index.as_deref(), key, kv) {
-                    per_storage.entry(storage).or_default().push(entry);
-                }
-            }
+            take_page(&mut per_storage, understood.join_next().await);
+            let caches = self.clone();
+            understood.spawn_blocking(move || caches.entries(&page.kvs));
             if !page.more {
                 break page.revision;
             }
         };
+        take_page(&mut per_storage, understood.join_next().await);
         let known: Vec<(Arc<str>, Slot)> =
             self.caches.read().iter().map(|(name, slot)| (name.clone(), slot.clone())).collect();
         for (name, slot) in known {
@@ -232,8 +232,19 @@ impl Caches {
         Ok(revision)
     }
 
+    /// With the storage that each is of.
+    fn entries(&self, values: &[KeyValue]) -> Vec<(String, Entry)> {
+        let entries = values.iter().filter_map(|kv| {
+            let (storage, key) = split_key(&kv.key)?;
+            let index = self.slot(&storage).index;
+            let entry = entry_of(index.as_deref(), key, kv)?;
+            Some((storage, entry))
+        });
+        entries.collect()
+    }
+
     /// Follows for good: a fault on the way ends in a fresh start, not in caches that stand still.
-    async fn follow_on(&self) {
+    async fn follow_on(self: &Arc<Self>) {
         while AssertUnwindSafe(self.follow()).catch_unwind().await.is_err() {
             tracing::error!("following the store failed on a fault of the server's own; starting over");
             self.following.store(false, Ordering::Release);
@@ -244,7 +255,7 @@ impl Caches {
         }
     }
 
-    async fn follow(&self) {
+    async fn follow(self: &Arc<Self>) {
         let mut tick = tokio::time::interval(TRIM_EVERY);
         loop {
             match self.store.watch(PREFIX, self.applied()).await {
@@ -271,7 +282,7 @@ impl Caches {
     }
 
     /// After a lost watch: start over if its history is gone, else try again shortly.
-    async fn recover(&self, error: keelson_store::Error) {
+    async fn recover(self: &Arc<Self>, error: keelson_store::Error) {
         tracing::warn!(error = &error as &dyn std::error::Error, "the watch of the store ended");
         if matches!(
             error,
@@ -345,6 +356,17 @@ pub fn split_key(key: &str) -> Option<(String, &str)> {
     }
     let (resource, tail) = tail.split_once('/')?;
     Some((format!("{first}/{resource}"), tail))
+}
+
+fn take_page(
+    per_storage: &mut HashMap<String, Vec<Entry>>,
+    page: Option<Result<Vec<(String, Entry)>, JoinError>>,
+) {
+    // A fault goes on in the task that wanted the page.
+    let page = page.map(|page| page.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
+    for (storage, entry) in page.into_iter().flatten() {
+        per_storage.entry(storage).or_default().push(entry);
+    }
 }
 
 /// Reads what the cache keeps of a stored value; `None`, and a log line, for what is no object.

@@ -175,7 +175,10 @@ impl Connection {
             if request.version() == http::Version::HTTP_2 && rand::random_bool(app.config.goaway_chance) {
                 ending.cancel();
             }
-            async move { Ok::<_, std::convert::Infallible>(handler::handle(app, peer, refused, request).await) }
+            // Boxed, since HTTP/2 keeps the room for it as long as the answer is under way: a watch, for hours.
+            Box::pin(async move {
+                Ok::<_, std::convert::Infallible>(handler::handle(app, peer, refused, request).await)
+            })
         });
         // What HTTP/1.1 upgrades leaves this task, and its writes are few.
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
