@@ -41,6 +41,14 @@ fn complains_like_upstream() {
     assert!(LabelSelector::parse("a=b c").is_err());
 }
 
+/// It is no white space of the grammar: a lexer that takes it for some goes on for ever.
+#[test]
+fn a_form_feed_is_part_of_a_word() {
+    for given in ["\u{c}a", "a=\u{c}", "a in (\u{c})"] {
+        assert!(LabelSelector::parse(given).is_err(), "{given:?}");
+    }
+}
+
 #[test]
 fn reads_the_selector_object() {
     let object = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["d"]}]});

@@ -17,18 +17,21 @@ pub(super) enum Token {
     Unknown,
 }
 
+/// What separates words, and nothing else does: a form feed is part of a word.
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
 /// Splits a selector into tokens with their text; the last is always `End`.
 pub(super) fn tokens(text: &str) -> Vec<(Token, &str)> {
     let mut out = Vec::new();
     let mut rest = text;
     loop {
-        rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        rest = rest.trim_start_matches(SPACE);
         let Some(first) = rest.chars().next() else { break };
         let len = if is_special(first) {
             rest.find(|c: char| !is_special(c) || matches!(c, '(' | ')' | ','))
                 .map_or(rest.len(), |n| n.max(1))
         } else {
-            rest.find(|c: char| is_special(c) || c.is_ascii_whitespace()).unwrap_or(rest.len())
+            rest.find(|c: char| is_special(c) || SPACE.contains(&c)).unwrap_or(rest.len())
         };
         let (word, token) = if is_special(first) { symbol(&rest[..len]) } else { word(&rest[..len]) };
         rest = &rest[word.len()..];
