@@ -109,3 +109,13 @@ fn canonical_bytes_open_with_the_metadata() {
         r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"aaa":{"metadata":{}}}"#
     );
 }
+
+#[test]
+fn floats_stay_as_they_are_through_reading_and_writing() {
+    for text in ["9.223372036720367e+23", "0.1", "-1.5e+300", "1.7976931348623157e+308"] {
+        let (value, _) = decode::json_strict(format!("[{text}]").as_bytes()).expect("JSON");
+        let once = encode::canonical(&value);
+        let (again, _) = decode::json_strict(&once).expect("JSON");
+        assert_eq!((encode::canonical(&again), again), (once, value), "{text}");
+    }
+}
