@@ -136,6 +136,9 @@ fn pick(
     endpoints: &[(Ipv4Addr, u16)],
     affinity: Option<Duration>,
 ) -> Option<String> {
+    if endpoints.is_empty() {
+        return None;
+    }
     for (address, _) in endpoints {
         out.shared.insert(("hairpin", format!("{address} . {address}")));
     }
@@ -144,7 +147,6 @@ fn pick(
     };
     let Some(timeout) = affinity else {
         let rule = match endpoints {
-            [] => return None,
             [only] => to(only),
             many => {
                 let choices: Vec<String> =
@@ -158,9 +160,6 @@ fn pick(
         };
         return Some(out.chain(chain, vec![rule]));
     };
-    if endpoints.is_empty() {
-        return None;
-    }
     let (mut rules, mut choices) = (Vec::new(), Vec::new());
     for (i, endpoint) in endpoints.iter().enumerate() {
         let name = format!("{id}/{}/{}", endpoint.0, endpoint.1);
