@@ -20,9 +20,9 @@ type State = BTreeMap<String, (String, Revision)>;
 
 const FILES: [&str; 2] = ["store.redb", "store.redb.wal"];
 
-async fn open(folder: &Path, faults: Option<Arc<Faults>>) -> Result<Arc<dyn Store>, Error> {
+async fn open(folder: &Path, faults: &Arc<Faults>) -> Result<Arc<dyn Store>, Error> {
     let mut config = EmbeddedConfig::new(folder.join(FILES[0]));
-    config.faults = faults;
+    config.faults = Some(faults.clone());
     keelson_store::open(StoreConfig::Embedded(config)).await
 }
 
@@ -32,14 +32,15 @@ async fn state(store: &dyn Store) -> (Revision, State) {
     (all.revision, keys.collect())
 }
 
-/// What a store finds that is opened on a copy of these files.
-async fn found_in(folder: &Path) -> (Revision, State) {
-    let copy = copy_of(folder);
-    state(&*open(copy.path(), None).await.unwrap()).await
+/// What a store finds that is opened on a copy of these files, which another with these faults may be using.
+async fn found_in(folder: &Path, faults: &Faults) -> (Revision, State) {
+    let copy = copy_of(folder, faults);
+    state(&*open(copy.path(), &Arc::default()).await.unwrap()).await
 }
 
-fn copy_of(folder: &Path) -> TempDir {
+fn copy_of(folder: &Path, faults: &Faults) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
+    let _frozen = faults.freeze();
     for name in FILES.iter().filter(|name| folder.join(name).exists()) {
         fs::copy(folder.join(name), copy.path().join(name)).unwrap();
     }
@@ -67,16 +68,20 @@ async fn whenever_the_machine_stops_the_files_hold_what_was_acknowledged() {
     let (folder, synced) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let faults = Arc::new(Faults::default());
     faults.keep_images(synced.path().to_owned());
-    let mut store = open(folder.path(), Some(faults.clone())).await.unwrap();
+    let mut store = open(folder.path(), &faults).await.unwrap();
     for round in 0..12 {
         change(&*store, round).await.unwrap();
         let expected = state(&*store).await;
-        assert_eq!(found_in(folder.path()).await, expected, "round {round}, killed");
-        assert_eq!(found_in(synced.path()).await, expected, "round {round}, without power");
+        assert_eq!(found_in(folder.path(), &faults).await, expected, "round {round}, killed");
+        assert_eq!(found_in(synced.path(), &faults).await, expected, "round {round}, without power");
         if round % 4 == 3 {
             drop(store);
-            assert_eq!(found_in(synced.path()).await, expected, "round {round}, closed and without power");
-            store = open(folder.path(), Some(faults.clone())).await.unwrap();
+            assert_eq!(
+                found_in(synced.path(), &faults).await,
+                expected,
+                "round {round}, closed and without power"
+            );
+            store = open(folder.path(), &faults).await.unwrap();
             assert_eq!(state(&*store).await, expected, "round {round}, closed");
         }
     }
@@ -87,7 +92,7 @@ async fn a_failure_at_any_step_loses_nothing_acknowledged_and_is_got_over() {
     let (folder, synced) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let faults = Arc::new(Faults::default());
     faults.keep_images(synced.path().to_owned());
-    let mut store = open(folder.path(), Some(faults.clone())).await.unwrap();
+    let mut store = open(folder.path(), &faults).await.unwrap();
     for (round, step) in Step::ALL.into_iter().chain(Step::ALL).enumerate() {
         // The first change after opening is a checkpoint, the others go to the log.
         let checkpoint = matches!(step, Step::Checkpoint | Step::CheckpointDone);
@@ -95,7 +100,7 @@ async fn a_failure_at_any_step_loses_nothing_acknowledged_and_is_got_over() {
             change(&*store, round).await.unwrap();
         } else {
             drop(store);
-            store = open(folder.path(), Some(faults.clone())).await.unwrap();
+            store = open(folder.path(), &faults).await.unwrap();
         }
         let (_, mut expected) = state(&*store).await;
         faults.fail_at(step);
@@ -104,7 +109,7 @@ async fn a_failure_at_any_step_loses_nothing_acknowledged_and_is_got_over() {
         assert!(matches!(error, WriteError::Unavailable(_)), "{step:?}: {error:?}");
         assert!(!faults.is_pending(), "{step:?} was not reached");
         for image in [folder.path(), synced.path()] {
-            let (_, mut found) = found_in(image).await;
+            let (_, mut found) = found_in(image, &faults).await;
             found.remove(&key);
             assert_eq!(found, expected, "{step:?}, stopped in {}", image.display());
         }
@@ -113,7 +118,12 @@ async fn a_failure_at_any_step_loses_nothing_acknowledged_and_is_got_over() {
         eventually("a write when the disk works again", probe, Result::is_ok).await.unwrap();
         let (revision, now) = state(&*store).await;
         for image in [folder.path(), synced.path()] {
-            assert_eq!(found_in(image).await, (revision, now.clone()), "{step:?}, in {}", image.display());
+            assert_eq!(
+                found_in(image, &faults).await,
+                (revision, now.clone()),
+                "{step:?}, in {}",
+                image.display()
+            );
         }
         expected.retain(|key, _| key != "/probe");
         assert!(expected.iter().all(|(key, value)| now.get(key) == Some(value)), "{step:?}");
@@ -151,7 +161,7 @@ async fn a_replay_that_fails_halfway_is_begun_anew() {
 async fn leases_of_a_batch_that_failed_after_it_was_logged_end_in_time() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
-    let store = open(folder.path(), Some(faults.clone())).await.unwrap();
+    let store = open(folder.path(), &faults).await.unwrap();
     store.write(Write::put("/first", "1")).await.unwrap();
     faults.fail_at(Step::Commit);
     store.lease(Duration::from_millis(10)).await.unwrap_err();
@@ -167,13 +177,14 @@ async fn leases_of_a_batch_that_failed_after_it_was_logged_end_in_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_log_is_taken_over_by_redb_and_started_anew() {
     let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path(), None).await.unwrap();
+    let faults = Arc::default();
+    let store = open(folder.path(), &faults).await.unwrap();
     let value = bytes::Bytes::from(vec![7; 3 << 20]);
     for turn in 0..14 {
         store.write(Write::put(format!("/{}", turn % 3), value.clone())).await.unwrap();
     }
     let expected = state(&*store).await;
-    assert_eq!(found_in(folder.path()).await, expected);
+    assert_eq!(found_in(folder.path(), &faults).await, expected);
     assert!(fs::metadata(folder.path().join(FILES[1])).unwrap().len() <= 16 << 20);
 }
 
@@ -182,16 +193,16 @@ async fn a_full_log_is_taken_over_by_redb_and_started_anew() {
 async fn a_log_of_another_store_or_none_is_an_empty_one() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (folder, count) in [(&one, 3), (&other, 9)] {
-        let store = open(folder.path(), None).await.unwrap();
+        let store = open(folder.path(), &Arc::default()).await.unwrap();
         for turn in 0..count {
             store.write(Write::create(format!("/{turn}"), "1")).await.unwrap();
         }
     }
-    let expected = found_in(one.path()).await;
+    let expected = found_in(one.path(), &Faults::default()).await;
     fs::copy(other.path().join(FILES[1]), one.path().join(FILES[1])).unwrap();
-    assert_eq!(found_in(one.path()).await, expected);
+    assert_eq!(found_in(one.path(), &Faults::default()).await, expected);
     fs::remove_file(one.path().join(FILES[1])).unwrap();
-    let store = open(one.path(), None).await.unwrap();
+    let store = open(one.path(), &Arc::default()).await.unwrap();
     assert_eq!(state(&*store).await, expected);
     store.write(Write::create("/more", "1")).await.unwrap();
 }
@@ -200,7 +211,8 @@ async fn a_log_of_another_store_or_none_is_an_empty_one() {
 async fn a_file_from_before_there_was_a_log_opens_and_gets_one() {
     const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
     let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path(), None).await.unwrap();
+    let faults = Arc::default();
+    let store = open(folder.path(), &faults).await.unwrap();
     change(&*store, 2).await.unwrap();
     let expected = state(&*store).await;
     drop(store);
@@ -215,12 +227,12 @@ async fn a_file_from_before_there_was_a_log_opens_and_gets_one() {
     transaction.commit().unwrap();
     drop(database);
 
-    let store = open(folder.path(), None).await.unwrap();
+    let store = open(folder.path(), &faults).await.unwrap();
     assert_eq!(state(&*store).await, expected);
     for turn in ["1", "2"] {
         store.write(Write::put("/on", turn)).await.unwrap();
     }
-    assert_eq!(found_in(folder.path()).await, state(&*store).await);
+    assert_eq!(found_in(folder.path(), &faults).await, state(&*store).await);
     assert!(folder.path().join(FILES[1]).exists());
 }
 
@@ -241,7 +253,7 @@ async fn a_disk_that_is_really_full_stops_writes_only_and_only_for_as_long() {
     }
     let disk = Disk(tempfile::tempdir().unwrap());
     mount(Some("tmpfs"), disk.0.path(), Some("tmpfs"), MsFlags::empty(), Some("size=24m")).unwrap();
-    let store = open(disk.0.path(), None).await.unwrap();
+    let store = open(disk.0.path(), &Arc::default()).await.unwrap();
     store.write(Write::create("/before", "1")).await.unwrap();
     let ballast = disk.0.path().join("ballast");
     let block = vec![1; 4096];
@@ -265,7 +277,7 @@ async fn a_disk_that_is_really_full_stops_writes_only_and_only_for_as_long() {
     store.write(Write::create("/after", "1")).await.unwrap();
     let expected = state(&*store).await;
     drop(store);
-    let store = open(disk.0.path(), None).await.unwrap();
+    let store = open(disk.0.path(), &Arc::default()).await.unwrap();
     assert_eq!(state(&*store).await, expected);
 }
 
@@ -288,8 +300,8 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
     prop::collection::vec(turn, 1..25)
 }
 
-async fn play(folder: &Path, turns: Vec<Turn>) -> Arc<dyn Store> {
-    let mut store = open(folder, None).await.unwrap();
+async fn play(folder: &Path, faults: &Arc<Faults>, turns: Vec<Turn>) -> Arc<dyn Store> {
+    let mut store = open(folder, faults).await.unwrap();
     // A checkpoint, so that the last of the turns is in the log.
     store.write(Write::put("/first", "1")).await.unwrap();
     for turn in turns {
@@ -306,7 +318,7 @@ async fn play(folder: &Path, turns: Vec<Turn>) -> Arc<dyn Store> {
             }
             Turn::Reopen => {
                 drop(store);
-                store = open(folder, None).await.unwrap();
+                store = open(folder, faults).await.unwrap();
                 store.write(Write::put("/first", "1")).await.unwrap();
             }
         }
@@ -324,12 +336,13 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
-            let store = play(folder.path(), turns).await;
+            let faults = Arc::default();
+            let store = play(folder.path(), &faults, turns).await;
             let expected = state(&*store).await;
             let before = fs::read(folder.path().join(FILES[1])).unwrap_or_default();
             // Stands for one that no caller was told of.
             store.write(Write::put("/last", vec![b'l'; size])).await.unwrap();
-            let image = copy_of(folder.path());
+            let image = copy_of(folder.path(), &faults);
             drop(store);
             let mut bytes = fs::read(image.path().join(FILES[1])).unwrap();
             let differs = |at: &usize| before.get(*at).copied().unwrap_or(0) != bytes[*at];
@@ -342,13 +355,13 @@ proptest! {
                 bytes[place] ^= flip;
             }
             fs::write(image.path().join(FILES[1]), bytes).unwrap();
-            let store = open(image.path(), None).await.unwrap();
+            let store = open(image.path(), &faults).await.unwrap();
             assert_eq!(state(&*store).await, expected);
             // And the store goes on from there, also over a crash.
             store.write(Write::put("/on", "1")).await.unwrap();
             store.write(Write::put("/on", "2")).await.unwrap();
             let now = state(&*store).await;
-            assert_eq!(found_in(image.path()).await, now);
+            assert_eq!(found_in(image.path(), &faults).await, now);
         });
     }
 }

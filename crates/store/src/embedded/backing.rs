@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use parking_lot::MutexGuard;
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
@@ -34,6 +35,11 @@ impl Backing {
     fn space(&self) -> io::Result<()> {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.space())
     }
+
+    /// To be held during a change of the file.
+    fn moving(&self) -> Option<MutexGuard<'_, ()>> {
+        self.faults.as_ref().map(|faults| faults.freeze())
+    }
 }
 
 impl StorageBackend for Backing {
@@ -47,6 +53,7 @@ impl StorageBackend for Backing {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.space()?;
+        let _moving = self.moving();
         let now = self.backend.len()?;
         if len > now {
             let (from, count) = (to_offset(now)?, to_offset(len - now)?);
@@ -75,6 +82,7 @@ impl StorageBackend for Backing {
         if offset > 0 {
             self.space()?;
         }
+        let _moving = self.moving();
         self.backend.write(offset, data)
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Where a durable write can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub struct Faults {
     without_log: AtomicBool,
     fails_at: Mutex<Option<Step>>,
     images: Mutex<Option<PathBuf>>,
+    disk: Mutex<()>,
     syncs: AtomicU64,
 }
 
@@ -68,6 +69,12 @@ impl Faults {
     /// Copies each file to this folder whenever it is synced: what a power failure leaves at least.
     pub fn keep_images(&self, folder: PathBuf) {
         *self.images.lock() = Some(folder);
+    }
+
+    /// Holds every write and sync back while the guard lives: the files and their images can be copied as they are at
+    /// one moment.
+    pub fn freeze(&self) -> MutexGuard<'_, ()> {
+        self.disk.lock()
     }
 
     /// How many syncs there were.
@@ -104,6 +111,7 @@ impl Faults {
             return Err(io::Error::other("injected sync failure"));
         }
         self.step(step)?;
+        let _moving = self.freeze();
         sync()?;
         match (&*self.images.lock(), path.file_name()) {
             (Some(folder), Some(name)) => std::fs::copy(path, folder.join(name)).map(drop),

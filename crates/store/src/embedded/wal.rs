@@ -209,10 +209,12 @@ impl Wal {
         if let Some(faults) = &self.faults {
             faults.space()?;
             faults.step(Step::LogWrite)?;
+            let _moving = faults.freeze();
             if faults.step(Step::LogTorn).is_err() {
                 self.file()?.write_all_at(&bytes[..bytes.len() / 2], offset)?;
                 return Err(io::Error::other("injected torn write"));
             }
+            return self.file()?.write_all_at(bytes, offset);
         }
         self.file()?.write_all_at(bytes, offset)
     }
