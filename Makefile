@@ -7,7 +7,7 @@ ROOT  ?= /
 UP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo build guest deps dev-deps test test-unit test-e2e test-vm check bench history install clean
+.PHONY: help up down demo build guest deps dev-deps test test-unit test-e2e test-vm fuzz check bench history install clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test-e2e:
 
 test-vm: build ## a cluster under systemd and cgroups v2, in a virtual machine
 	@hack/vm-test.sh $(BIN)
+
+fuzz: ## what strangers send: MUTATIONS (default a million) of each input's corpus, by a new seed
+	@KEELSON_FUZZ_MUTATIONS=$${MUTATIONS:-1000000} KEELSON_FUZZ_SEED=$$(date +%s) \
+	  $(CARGO) nextest run --cargo-profile fuzz --locked --no-fail-fast -p keelson-fuzz --config-file hack/fuzz.toml
 
 check: ## formatting, lints, licences, units
 	@$(CARGO) fmt --all --check

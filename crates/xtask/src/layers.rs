@@ -34,6 +34,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("testkit", DEV),
     ("bench", DEV),
     ("chaos", DEV),
+    ("fuzz", DEV),
     ("xtask", DEV),
 ];
 

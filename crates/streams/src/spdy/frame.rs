@@ -16,7 +16,7 @@ const FIN: u8 = 1;
 const MAX_HEADER_BLOCK: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Frame {
+pub enum Frame {
     SynStream {
         id: u32,
         fin: bool,
@@ -51,7 +51,8 @@ pub(super) enum Frame {
     Other,
 }
 
-pub(super) struct Encoder {
+/// Writes frames, the counterpart of [`Decoder`].
+pub struct Encoder {
     zlib: Compress,
 }
 
@@ -134,7 +135,8 @@ fn control(out: &mut BytesMut, kind: u16, flags: u8, length: usize) {
     out.put_u32(u32::from(flags) << 24 | length as u32);
 }
 
-pub(super) struct Decoder {
+/// Reads frames: header blocks share one compression context.
+pub struct Decoder {
     zlib: Decompress,
 }
 

@@ -6,4 +6,4 @@ mod dictionary;
 mod frame;
 
 pub use connection::{Connection, Incoming, Role, Stream};
-pub use frame::Headers;
+pub use frame::{Decoder, Encoder, Frame, Headers};
