@@ -207,6 +207,39 @@ async fn a_log_of_another_store_or_none_is_an_empty_one() {
     store.write(Write::create("/more", "1")).await.unwrap();
 }
 
+/// Wherever it is hit, but for the last entry: that one may be torn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_damaged_before_its_end_is_refused_until_it_is_cut_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), &Arc::default()).await.unwrap();
+    store.write(Write::put("/first", "1")).await.unwrap();
+    let (mut states, mut ends) = (Vec::new(), vec![0]);
+    for turn in 0..4 {
+        states.push(state(&*store).await);
+        store.write(Write::create(format!("/{turn}"), vec![b'x'; 70_000 * turn])).await.unwrap();
+        let log = fs::read(folder.path().join(FILES[1])).unwrap();
+        ends.push(log.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+    }
+    let image = copy_of(folder.path(), &Faults::default());
+    drop(store);
+    let log = image.path().join(FILES[1]);
+    let whole = fs::read(&log).unwrap();
+    for (entry, before) in states.iter().enumerate().take(3) {
+        let place = |part: usize| ends[entry] + (ends[entry + 1] - ends[entry] - 1) * part / 4;
+        for at in (0..=4).map(place) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            fs::write(&log, bytes).unwrap();
+            let error = open(image.path(), &Arc::default()).await.err().expect("it is damaged");
+            assert!(matches!(error, Error::Damaged { .. }), "{error}");
+            let advice = std::error::Error::source(&error).unwrap().to_string();
+            assert!(advice.contains(&format!("`truncate -s {} {}`", ends[entry], log.display())), "{advice}");
+            fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(ends[entry] as u64).unwrap();
+            assert_eq!(found_in(image.path(), &Faults::default()).await, *before);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_from_before_there_was_a_log_opens_and_gets_one() {
     const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");

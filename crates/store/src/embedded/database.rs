@@ -84,12 +84,15 @@ impl Handle {
     pub(super) fn close(&self) {
         let Some(database) = self.database.write().take() else { return };
         let mut wal = self.wal.lock();
-        if wal.holds_entries()
-            && let Err(error) =
-                begin(&database).and_then(|transaction| self.checkpoint(transaction, &mut wal))
-        {
+        if !wal.holds_entries() {
+            return;
+        }
+        match begin(&database).and_then(|transaction| self.checkpoint(transaction, &mut wal)) {
+            Ok(()) => wal.empty(),
             // It is replayed at the next start.
-            tracing::warn!(%error, "the write-ahead log stays in force: no checkpoint at close");
+            Err(error) => {
+                tracing::warn!(%error, "the write-ahead log stays in force: no checkpoint at close")
+            }
         }
     }
 
@@ -237,7 +240,10 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
     if let Ok(meta) = database.begin_read()?.open_table(META) {
         return match meta.get(META_FORMAT)?.map(|format| format.value()) {
             Some(FORMAT | FORMAT_WITHOUT_WAL) => Ok(()),
-            other => Err(redb::Error::Corrupted(format!("file format {other:?}, expected {FORMAT}"))),
+            Some(other) => {
+                Err(redb::Error::Corrupted(format!("it has format {other}, this version reads {FORMAT}")))
+            }
+            None => Err(redb::Error::Corrupted("it does not say its format".to_owned())),
         };
     }
     let mut transaction = database.begin_write()?;

@@ -33,7 +33,7 @@ pub(super) const META_LEASE: &str = "lease";
 /// What the write-ahead log's entries belong to; none in a file that never had one.
 pub(super) const META_GENERATION: &str = "generation";
 
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 /// Written by versions without a write-ahead log; the first change makes it [`FORMAT`], which they refuse.
 pub(super) const FORMAT_WITHOUT_WAL: u64 = 1;
 

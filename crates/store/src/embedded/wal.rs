@@ -2,19 +2,20 @@
 //!
 //! redb then takes the same batch without a sync. When the log is full, at the first batch after opening and at close, the
 //! batch is committed to redb durably instead: a checkpoint. That commit also changes the *generation*, a random number in redb
-//! from which the checksums of the log's entries start, each then seeded by the one before it.
+//! that every entry of the log carries.
 //!
 //! - *Invariant:* redb's durable state, and after it the valid entries of its generation, are all that was acknowledged.
 //! - A checkpoint is one atomic commit of redb: changing the generation voids the log without writing to it, so that no
 //!   crash falls between the two. Entries of another generation, torn ones and the remains of longer ones end the log.
-//! - Only the last entry can be unacknowledged: one writer, one sync for each. After a failed write or sync nobody knows what
+//! - Only the last entry can be unacknowledged: one writer, one sync for each. So an entry behind one that does not read is
+//!   a damaged log, and no process starts on what is before it. After a failed write or sync nobody knows what
 //!   reached the disk: the log takes nothing more until a checkpoint has voided it, and meanwhile stands for what was
 //!   acknowledged and no more.
 //! - The file grows by zeros written ahead and is then overwritten: a small append dirties one block and no metadata. They are
 //!   written block by block, and reads fetch no more than they ask for: the kernel would otherwise cache the file in large
 //!   units, and a small append dirties a whole one.
 //!
-//! An entry: length of the payload (4), checksum of length and payload (8), payload.
+//! An entry: generation (8), length of the payload (4), checksum of the entry's place and payload (8), payload.
 
 use std::fs::File;
 use std::io;
@@ -22,6 +23,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use memchr::memmem;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -33,7 +35,7 @@ const LIMIT: u64 = 16 << 20;
 /// How much of the file is written ahead.
 const AHEAD: u64 = 1 << 20;
 const BLOCK: u64 = 4096;
-const HEADER: usize = 12;
+const HEADER: usize = 20;
 
 /// What became of a batch.
 pub(super) enum Appended {
@@ -52,8 +54,6 @@ pub(super) struct Wal {
     len: u64,
     /// Where the next entry goes: all before is synced and acknowledged.
     end: u64,
-    /// The checksum of the last entry, or the generation.
-    chain: u64,
     /// What the entries before `end` belong to; `None` before the first one of this process.
     generation: Option<u64>,
     /// Whether entries may be appended.
@@ -67,7 +67,7 @@ impl Wal {
         let mut path = store.as_os_str().to_owned();
         path.push(".wal");
         let (file, generation, buffer) = (None, None, Vec::new());
-        Self { path: path.into(), faults, file, len: 0, end: 0, chain: 0, generation, open: false, buffer }
+        Self { path: path.into(), faults, file, len: 0, end: 0, generation, open: false, buffer }
     }
 
     pub(super) fn holds_entries(&self) -> bool {
@@ -76,32 +76,39 @@ impl Wal {
 
     /// Makes a batch durable. After an error nobody knows whether it is.
     pub(super) fn append(&mut self, payload: &[u8]) -> io::Result<Appended> {
-        let fits = self.end + (HEADER + payload.len()) as u64 <= LIMIT;
-        if !self.open || !fits || self.faults.as_ref().is_some_and(|faults| faults.without_log()) {
-            return Ok(Appended::Full);
-        }
         let end = self.end + (HEADER + payload.len()) as u64;
+        let without = self.faults.as_ref().is_some_and(|faults| faults.without_log());
+        let Some(generation) = self.generation.filter(|_| self.open && end <= LIMIT && !without) else {
+            return Ok(Appended::Full);
+        };
         if let Err(error) = self.reserve(end) {
             return Ok(Appended::No(error));
         }
         // Until it is known to be synced.
         self.open = false;
         let len = u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes();
-        let chain = checksum(self.chain, len, payload);
         self.buffer.clear();
+        self.buffer.extend_from_slice(&generation.to_le_bytes());
         self.buffer.extend_from_slice(&len);
-        self.buffer.extend_from_slice(&chain.to_le_bytes());
+        self.buffer.extend_from_slice(&checksum(generation, self.end, payload).to_le_bytes());
         self.buffer.extend_from_slice(payload);
         self.write(self.end, &self.buffer)?;
         self.sync()?;
         self.buffer.shrink_to(AHEAD as usize);
-        (self.end, self.chain, self.open) = (end, chain, true);
+        (self.end, self.open) = (end, true);
         Ok(Appended::Yes)
     }
 
     /// Starts anew after a checkpoint: what the file holds is void.
     pub(super) fn restart(&mut self, generation: u64) {
-        (self.end, self.chain, self.generation, self.open) = (0, generation, Some(generation), true);
+        (self.end, self.generation, self.open) = (0, Some(generation), true);
+    }
+
+    /// After a checkpoint at close: the next start need not look through what is void.
+    pub(super) fn empty(&mut self) {
+        if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(0)) {
+            tracing::debug!(%error, "the void write-ahead log keeps its length");
+        }
     }
 
     /// Reads the entries of a generation in order. The log takes new ones after a checkpoint only.
@@ -127,13 +134,17 @@ impl Wal {
     ) -> Result<(), redb::Error> {
         // What this process did not acknowledge is left out, even if it reads back.
         let known = (self.generation == Some(generation)).then_some(self.end);
-        (self.end, self.chain, self.generation) = (0, generation, Some(generation));
+        (self.end, self.generation) = (0, Some(generation));
         self.file = None;
         if !self.path.try_exists()? && known.is_none_or(|known| known == 0) {
             return Ok(());
         }
         self.open_file()?;
-        while known.is_none_or(|known| self.end < known) && self.next()? {
+        while known.is_none_or(|known| self.end < known)
+            && let Some(entry) = self.entry(generation, self.end)?
+        {
+            self.end += entry.len() as u64;
+            self.buffer = entry;
             apply(&self.buffer[HEADER..])?;
         }
         match known {
@@ -143,39 +154,61 @@ impl Wal {
                     "{path} ends at {end}, {known} bytes were synced"
                 )));
             }
-            None if self.end > 0 => {
-                // The last one may never have reached the disk; a write makes sure that this sync takes it there.
-                self.write(self.end - self.buffer.len() as u64, &self.buffer)?;
-                self.sync()?;
+            None => {
+                self.refuse_later_entries(generation)?;
+                if self.end > 0 {
+                    // The last one may never have reached the disk; a write makes sure that this sync takes it there.
+                    self.write(self.end - self.buffer.len() as u64, &self.buffer)?;
+                    self.sync()?;
+                }
             }
-            _ => {}
+            Some(_) => {}
         }
         self.buffer = Vec::new();
         Ok(())
     }
 
-    /// Reads the entry at `end` into the buffer and moves behind it. `false` at the end, which leaves the buffer alone.
-    fn next(&mut self) -> io::Result<bool> {
+    /// The entry at a place, header and all, if there is a whole one of this generation.
+    fn entry(&self, generation: u64, at: u64) -> io::Result<Option<Vec<u8>>> {
         let mut header = [0; HEADER];
-        if self.end + HEADER as u64 > self.len {
-            return Ok(false);
+        if at + HEADER as u64 > self.len {
+            return Ok(None);
         }
-        self.file()?.read_exact_at(&mut header, self.end)?;
-        let [l0, l1, l2, l3, sum @ ..] = header;
-        let len = [l0, l1, l2, l3];
-        let size = HEADER + u32::from_le_bytes(len) as usize;
-        let end = self.end + size as u64;
-        if size == HEADER || end > self.len.min(LIMIT) {
-            return Ok(false);
+        self.file()?.read_exact_at(&mut header, at)?;
+        let [g0, g1, g2, g3, g4, g5, g6, g7, l0, l1, l2, l3, sum @ ..] = header;
+        let tag = u64::from_le_bytes([g0, g1, g2, g3, g4, g5, g6, g7]);
+        let size = HEADER + u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if tag != generation || at + size as u64 > self.len.min(LIMIT) {
+            return Ok(None);
         }
         let mut entry = vec![0; size];
-        self.file()?.read_exact_at(&mut entry, self.end)?;
-        let chain = checksum(self.chain, len, &entry[HEADER..]);
-        if chain != u64::from_le_bytes(sum) {
-            return Ok(false);
+        self.file()?.read_exact_at(&mut entry, at)?;
+        let sound = checksum(generation, at, &entry[HEADER..]) == u64::from_le_bytes(sum);
+        Ok(sound.then_some(entry))
+    }
+
+    /// Makes sure that the log really ends at `end`.
+    fn refuse_later_entries(&self, generation: u64) -> Result<(), redb::Error> {
+        let tag = generation.to_le_bytes();
+        let mut window = vec![0; 64 << 10];
+        let mut from = self.end;
+        while from + HEADER as u64 <= self.len {
+            let size = (self.len - from).min(window.len() as u64) as usize;
+            self.file()?.read_exact_at(&mut window[..size], from)?;
+            for place in memmem::find_iter(&window[..size], &tag) {
+                let at = from + place as u64;
+                if self.entry(generation, at)?.is_some() {
+                    let (path, end) = (self.path.display(), self.end);
+                    return Err(redb::Error::Corrupted(format!(
+                        "{path} does not read at {end}, but has acknowledged changes at {at}; if there is no backup, \
+                         `truncate -s {end} {path}` makes it usable without the changes from there on"
+                    )));
+                }
+            }
+            // A tag may lie across two windows.
+            from += (size + 1 - tag.len()) as u64;
         }
-        (self.buffer, self.end, self.chain) = (entry, end, chain);
-        Ok(true)
+        Ok(())
     }
 
     /// Opens the file or creates it.
@@ -231,9 +264,9 @@ impl Wal {
     }
 }
 
-fn checksum(seed: u64, len: [u8; 4], payload: &[u8]) -> u64 {
-    let mut hash = Xxh3::with_seed(seed);
-    hash.update(&len);
+fn checksum(generation: u64, place: u64, payload: &[u8]) -> u64 {
+    let mut hash = Xxh3::with_seed(generation);
+    hash.update(&place.to_le_bytes());
     hash.update(payload);
     hash.digest()
 }
