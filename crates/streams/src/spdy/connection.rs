@@ -158,7 +158,7 @@ impl Shared {
 }
 
 async fn read_frames(mut io: ReadHalf<impl Io>, shared: Shared, accept: mpsc::Sender<Stream>, role: Role) {
-    let mut decoder = Decoder::new();
+    let mut decoder = Decoder::default();
     loop {
         let frame = match decoder.read(&mut io).await {
             Ok(Some(frame)) => frame,

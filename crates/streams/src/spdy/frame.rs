@@ -140,11 +140,13 @@ pub struct Decoder {
     zlib: Decompress,
 }
 
-impl Decoder {
-    pub fn new() -> Self {
+impl Default for Decoder {
+    fn default() -> Self {
         Self { zlib: Decompress::new(true) }
     }
+}
 
+impl Decoder {
     /// The next frame, or `None` where the connection ends between frames.
     pub async fn read(&mut self, io: &mut (impl AsyncRead + Unpin)) -> Result<Option<Frame>> {
         let mut head = [0; 8];
@@ -273,7 +275,7 @@ mod tests {
         for frame in &frames {
             encoder.encode(frame, &mut bytes).expect("encodes");
         }
-        let mut decoder = Decoder::new();
+        let mut decoder = Decoder::default();
         let mut input = bytes.as_ref();
         for frame in frames {
             assert_eq!(decoder.read(&mut input).await.expect("decodes"), Some(frame));
@@ -290,6 +292,6 @@ mod tests {
         let cut = bytes.len() - 9;
         bytes[7] -= 9;
         let mut input = &bytes[..cut];
-        assert!(Decoder::new().read(&mut input).await.is_err());
+        assert!(Decoder::default().read(&mut input).await.is_err());
     }
 }
