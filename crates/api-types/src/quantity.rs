@@ -100,12 +100,12 @@ impl Quantity {
     /// The sum; a zero on the left takes the right side's format, as upstream's does.
     pub fn add(&self, other: &Quantity) -> Quantity {
         let format = if self.is_zero() { other.format } else { self.format };
-        Quantity { nanos: self.nanos.saturating_add(other.nanos), format }
+        Self::saturated(self.nanos.saturating_add(other.nanos), format)
     }
 
     pub fn sub(&self, other: &Quantity) -> Quantity {
         let format = if self.is_zero() { other.format } else { self.format };
-        Quantity { nanos: self.nanos.saturating_sub(other.nanos), format }
+        Self::saturated(self.nanos.saturating_sub(other.nanos), format)
     }
 
     pub fn neg(&self) -> Quantity {
@@ -113,7 +113,12 @@ impl Quantity {
     }
 
     pub fn mul(&self, by: i64) -> Quantity {
-        Quantity { nanos: self.nanos.saturating_mul(by as i128), format: self.format }
+        Self::saturated(self.nanos.saturating_mul(by as i128), self.format)
+    }
+
+    /// The least number has no positive counterpart: it would not survive a change of sign.
+    fn saturated(nanos: i128, format: Format) -> Quantity {
+        Quantity { nanos: nanos.max(-i128::MAX), format }
     }
 }
 

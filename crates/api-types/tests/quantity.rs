@@ -78,3 +78,11 @@ proptest! {
         let _ = Quantity::parse(&text).map(|q| (q.to_string(), q.milli(), q.value()));
     }
 }
+
+#[test]
+fn what_saturates_still_changes_its_sign() {
+    let most = Quantity::parse(&"9".repeat(40)).unwrap();
+    let least = Quantity::parse("-1Ei").unwrap().sub(&most);
+    assert_eq!(least.neg().to_string(), most.to_string());
+    assert_eq!(least.to_string(), format!("-{most}"));
+}

@@ -25,7 +25,11 @@ const CONCURRENCY: usize = 64;
 /// Writes everything that is missing or was taken away. Idempotent.
 pub async fn run(objects: &Arc<dyn Objects>, settings: &Settings) -> Result<(), StatusError> {
     hold_all(objects, objects::namespaces()).await?;
-    let mut rest = vec![objects::service_cidr(settings), objects::authentication_config(settings)];
+    let mut rest = vec![
+        objects::service_cidr(settings),
+        objects::authentication_config(settings),
+        objects::token_tracking(),
+    ];
     rest.extend(objects::priority_classes());
     rest.extend(objects::flow_control());
     rest.extend(objects::kubernetes_service(settings));
@@ -133,6 +137,7 @@ async fn try_hold(objects: &dyn Objects, wanted: &Wanted) -> Result<(), StatusEr
     let step = match wanted.policy {
         Policy::Create => Step::Keep,
         Policy::FlowControl => reconcile::flow_control(&stored, &wanted.object),
+        Policy::TokenTracking => reconcile::token_tracking(&stored, &wanted.object),
         Policy::Fields(fields) => reconcile::owned(&stored, &wanted.object, fields),
     };
     take(objects, &wanted.gvr, &wanted.object, step).await

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
 use ipnet::IpNet;
-use keelson_api_types::Gvr;
+use keelson_api_types::{Gvr, meta};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,6 +32,7 @@ pub enum Policy {
     /// Only created.
     Create,
     FlowControl,
+    TokenTracking,
     Fields(&'static [&'static str]),
 }
 
@@ -142,6 +143,13 @@ pub fn authentication_config(settings: &Settings) -> Wanted {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
         "metadata": {"namespace": "kube-system", "name": "extension-apiserver-authentication"}});
     Wanted::new("", "v1", "configmaps", Policy::Fields(&["data"]), object)
+}
+
+/// Since when the last use of tokens in Secrets is noted: none that was not used since then is known to be unused before.
+pub fn token_tracking() -> Wanted {
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"since": &meta::now_rfc3339()[..10]},
+        "metadata": {"namespace": "kube-system", "name": "kube-apiserver-legacy-service-account-token-tracking"}});
+    Wanted::new("", "v1", "configmaps", Policy::TokenTracking, object)
 }
 
 /// The Service `default/kubernetes`, by which pods reach the API servers.

@@ -62,6 +62,15 @@ fn add_missing_rules(merged: &mut Value, wanted: &Value) {
     }
 }
 
+/// The day stays as it is, unless it is none or still to come.
+pub fn token_tracking(stored: &Value, today: &Value) -> Step {
+    let since = |object: &Value| object["data"]["since"].as_str()?.parse::<jiff::civil::Date>().ok();
+    match since(stored) {
+        Some(day) if Some(day) <= since(today) => Step::Keep,
+        _ => owned(stored, today, &["data"]),
+    }
+}
+
 /// A flow schema or priority level. Those that must exist are always brought back; the others while their
 /// annotation says so, or nobody has changed them since they were made. The annotation is then made to say which.
 pub fn flow_control(stored: &Value, wanted: &Value) -> Step {

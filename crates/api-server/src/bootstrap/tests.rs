@@ -47,3 +47,22 @@ async fn a_second_run_writes_nothing_and_restores_what_was_taken() {
     let service = objects.get(&services, "default", "kubernetes").expect("the Service");
     assert_eq!(service["spec"]["ports"][0]["targetPort"], 6443);
 }
+
+#[tokio::test]
+async fn the_day_since_when_tokens_are_tracked_is_kept_if_it_can_be() {
+    let objects: Arc<dyn Objects> = Arc::new(MapObjects::default());
+    run(&objects, &settings()).await.expect("the first run");
+    let maps = Gvr::new("", "v1", "configmaps");
+    let stored = || {
+        let map = objects.get(&maps, "kube-system", "kube-apiserver-legacy-service-account-token-tracking");
+        Value::clone(&map.expect("the map"))
+    };
+    for (given, kept) in [("2024-02-01", true), ("9999-01-01", false), ("soon", false)] {
+        let mut map = stored();
+        map["data"]["since"] = given.into();
+        objects.update(&maps, "kube-system", "", map).await.expect("an update");
+        run(&objects, &settings()).await.expect("another run");
+        assert_eq!(stored()["data"]["since"] == given, kept, "{given}");
+        assert!(stored()["data"]["since"].as_str().is_some_and(|s| s.parse::<jiff::civil::Date>().is_ok()));
+    }
+}

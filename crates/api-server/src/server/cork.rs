@@ -3,6 +3,9 @@
 //! HTTP/2 flushes after every frame, so that each watcher of a connection would cost a call to the kernel per event, and
 //! a list one per 16 KiB. A corked stream collects what is written while its connection is polled; [`Handle::drive`]
 //! sends it when that poll is over. Nothing waits longer than that.
+//!
+//! A poll sends no more than a turn's worth: who takes many long lists on one connection must not keep those waiting that
+//! share the thread.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -17,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const LIMIT: usize = 64 << 10;
 /// What is collected at most: one more TLS record.
 const FULL: usize = LIMIT + (17 << 10);
+/// What is sent in one poll: some tenths of a millisecond's work.
+const TURN: usize = 256 << 10;
 /// An answer of one object mostly needs no more.
 const SMALL: usize = 4 << 10;
 
@@ -32,11 +37,13 @@ struct State<S> {
     collected: Vec<u8>,
     /// How much of it is sent.
     sent: usize,
+    /// What may still be sent in this poll.
+    left: usize,
 }
 
 impl<S: AsyncWrite + Unpin> Cork<S> {
     pub fn new(stream: S) -> (Self, Handle<S>) {
-        let state = State { stream, corked: false, collected: Vec::new(), sent: 0 };
+        let state = State { stream, corked: false, collected: Vec::new(), sent: 0, left: TURN };
         let state = Arc::new(Mutex::new(state));
         (Self(state.clone()), Handle(state))
     }
@@ -54,11 +61,11 @@ impl<S: AsyncWrite + Unpin> Handle<S> {
         let output = std::future::poll_fn(|cx| {
             let output = connection.as_mut().poll(cx);
             // An error meets the connection at its next write.
-            let _ = self.0.lock().poll_send(cx);
+            let _ = self.0.lock().poll_end(cx);
             output
         });
         let output = output.await;
-        let _ = std::future::poll_fn(|cx| self.0.lock().poll_send(cx)).await;
+        let _ = std::future::poll_fn(|cx| self.0.lock().poll_end(cx)).await;
         self.0.lock().corked = false;
         output
     }
@@ -67,15 +74,28 @@ impl<S: AsyncWrite + Unpin> Handle<S> {
 impl<S: AsyncWrite + Unpin> State<S> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.collected.len() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.collected[self.sent..]))?;
+            if self.left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let end = self.collected.len().min(self.sent + self.left);
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.collected[self.sent..end]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += written;
+            self.left -= written;
         }
         // An idle connection holds no memory for this.
         (self.collected, self.sent) = (Vec::new(), 0);
         Poll::Ready(Ok(()))
+    }
+
+    /// At the end of each poll of the connection.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = self.poll_send(cx);
+        self.left = TURN;
+        sent
     }
 
     fn poll_collect(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -139,7 +159,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::{Cork, LIMIT};
+    use super::{Cork, LIMIT, TURN};
 
     #[tokio::test]
     async fn what_is_written_arrives_once_and_in_order() {
@@ -167,6 +187,23 @@ mod tests {
         let ((), all) = tokio::join!(writing, reading);
         let want = [b"passed through,one,two,".as_slice(), &long, b"end"].concat();
         assert!(all == want, "{} bytes of {}", all.len(), want.len());
+    }
+
+    #[tokio::test]
+    async fn a_poll_sends_no_more_than_its_share() {
+        let (near, mut far) = duplex(10 * TURN);
+        let (mut cork, handle) = Cork::new(near);
+        handle.cork();
+        let connection = async {
+            cork.write_all(&vec![b'x'; 3 * TURN]).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let mut driven = std::pin::pin!(handle.drive(connection));
+        let mut into = vec![0; 10 * TURN];
+        for _ in 0..3 {
+            assert!(futures::poll!(driven.as_mut()).is_pending());
+            assert_eq!(far.read(&mut into).await.unwrap(), TURN);
+        }
     }
 
     #[tokio::test]
