@@ -76,7 +76,7 @@ pub fn json_strict(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
 pub fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::Yaml(format!("invalid UTF-8: {e}")))?;
     let duplicates = RefCell::new(Vec::new());
-    let value = serde_saphyr::with_deserializer_from_str_with_options(text, yaml_options(), |de| {
+    let value = serde_saphyr::with_deserializer_from_str_with_options(text, yaml_options(text), |de| {
         Yaml(&duplicates).deserialize(de)
     })
     .map_err(|e| DecodeError::Yaml(e.to_string()))?;
@@ -87,7 +87,7 @@ pub fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
 
 /// Decodes every document of a YAML stream; empty documents are left out. For files given to clients.
 pub fn yaml_documents(text: &str) -> Result<Vec<Value>, DecodeError> {
-    let documents: Vec<Document> = serde_saphyr::from_multiple_with_options(text, yaml_options())
+    let documents: Vec<Document> = serde_saphyr::from_multiple_with_options(text, yaml_options(text))
         .map_err(|e| DecodeError::Yaml(e.to_string()))?;
     Ok(documents.into_iter().map(|d| d.0).filter(|v| !v.is_null()).collect())
 }
@@ -100,8 +100,18 @@ impl<'de> serde::Deserialize<'de> for Document {
     }
 }
 
-fn yaml_options() -> serde_saphyr::Options {
+/// What is written out may be of any length; what aliases add to it is bounded, and so is the depth, which takes stack.
+fn yaml_options(text: &str) -> serde_saphyr::Options {
+    let (written, nodes) = (text.len(), 250_000 + text.len() / 2);
     serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_reader_input_bytes: None,
+            max_documents: written,
+            max_nodes: nodes,
+            max_events: 4 * nodes,
+            max_total_scalar_bytes: written + (4 << 20),
+            enforce_alias_anchor_ratio: false,
+        },
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
         legacy_octal_numbers: true,
         with_snippet: false,

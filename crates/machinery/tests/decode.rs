@@ -94,6 +94,29 @@ fn yaml_reports_duplicates_with_their_line() {
 }
 
 #[test]
+fn aliases_do_not_take_memory_out_of_proportion() {
+    let repeat = |times: usize, size: usize| {
+        let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(size), vec!["*a"; times].join(","));
+        decode::yaml(text.as_bytes()).map_err(|error| error.to_string())
+    };
+    let (small, _) = repeat(100, 100).unwrap();
+    assert_eq!(small["b"].as_array().map(Vec::len), Some(100));
+    assert!(repeat(1000, 100_000).is_err());
+}
+
+#[test]
+fn yaml_may_be_long_but_not_bottomless() {
+    let long = "- {a: b, c: d}\n".repeat(60_000);
+    assert_eq!(decode::yaml(long.as_bytes()).unwrap().0.as_array().map(Vec::len), Some(60_000));
+    let documents = "---\na: b\n".repeat(5000);
+    assert_eq!(decode::yaml_documents(&documents).unwrap().len(), 5000);
+    let deep = format!("{}1{}", "[".repeat(60), "]".repeat(60));
+    assert!(decode::yaml(deep.as_bytes()).is_ok());
+    let deeper = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
+    assert!(decode::yaml(deeper.as_bytes()).is_err());
+}
+
+#[test]
 fn yaml_streams_split_into_documents() {
     let docs = decode::yaml_documents("a: 1\n---\n---\nb: &x 2\nc: *x\n").expect("valid");
     assert_eq!(docs, [json!({"a": 1}), json!({"b": 2, "c": 2})]);
