@@ -1,5 +1,6 @@
 //! A `kube` client from a kubeconfig, whose certificates may be replaced while it lives.
 
+use crate::retry::Safe;
 use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -7,7 +8,7 @@ use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilde
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use keelson_tls::Files;
-use kube::client::{Body, ClientBuilder, ConfigExt, retry::RetryPolicy};
+use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,7 +101,7 @@ fn build(config: kube::Config, http2: bool) -> Result<kube::Client, kube::Error>
     });
     let service = ServiceBuilder::new()
         .layer(base)
-        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .layer(RetryLayer::new(Safe::default()))
         .layer(option_layer(auth))
         .layer(headers)
         .map_err(BoxError::from)

@@ -14,6 +14,7 @@ mod leader;
 mod projection;
 mod queue;
 pub mod rest;
+mod retry;
 mod watch;
 
 pub use backoff::Backoff;
