@@ -203,7 +203,10 @@ pub fn to_yaml(object: &Value) -> Option<String> {
 }
 
 /// Enters a write, given in the stored version, into `metadata.managedFields`: in the version that it was made in.
-pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
+///
+/// # Errors
+/// What others own cannot be compared in their version (yet); `new` is as it was.
+pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) -> Result<(), StatusError> {
     let now = keelson_api_types::meta::now_rfc3339();
     let resource = writer.resource;
     let manager = Manager {
@@ -211,7 +214,7 @@ pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
         api_version: &resource.gvr.api_version(),
         subresource: writer.subresource,
         resets: resource.traits.resets(writer.subresource),
-        versions: resource.versions(),
+        versions: writer.versions(),
         now: &now,
     };
     if resource.conversion.is_identity() {
@@ -219,10 +222,11 @@ pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) {
     }
     let served = |object: &Value| resource.conversion.to_served(object.clone());
     let mut converted = served(new);
-    apply::track_update(&resource.ty, old.map(served).as_ref(), &mut converted, &manager);
+    apply::track_update(&resource.ty, old.map(served).as_ref(), &mut converted, &manager)?;
     let metadata = crate::meta::meta_mut(new);
     match crate::meta::meta_mut(&mut converted).remove("managedFields") {
         Some(managed) => metadata.insert("managedFields".into(), managed),
         None => metadata.remove("managedFields"),
     };
+    Ok(())
 }

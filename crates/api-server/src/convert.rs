@@ -7,15 +7,16 @@
 
 mod autoscaling;
 mod events;
+mod settle;
 mod store;
 
 use std::borrow::Cow;
 
 use keelson_api_types::Gvk;
-use keelson_machinery::apply::Versions;
-use keelson_schema::Type;
+use keelson_machinery::apply::{Converted, Versions};
 use serde_json::Value;
 
+pub use settle::Conversions;
 pub use store::{shown, to_storage};
 
 /// How a version relates to the stored one.
@@ -110,11 +111,13 @@ impl BuiltinVersions {
 }
 
 impl Versions for BuiltinVersions {
-    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<(Value, &Type)> {
-        let ty = keelson_schema::builtin().for_gvk(&Gvk::from_api_version(to, self.kind))?;
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Converted<'_, Value> {
+        let Some(ty) = keelson_schema::builtin().for_gvk(&Gvk::from_api_version(to, self.kind)) else {
+            return Ok(None);
+        };
         let (served, conversion) = &self.served;
         let stored = if from == *served { conversion.to_stored(object.clone()) } else { object.clone() };
-        Some((if to == *served { conversion.to_served(stored) } else { stored }, ty))
+        Ok(Some((if to == *served { conversion.to_served(stored) } else { stored }, ty)))
     }
 }
 

@@ -214,7 +214,7 @@ fn own<'a>(
     subresource: &'a str,
     options: &'a WriteOptions,
 ) -> Writer<'a> {
-    Writer { app, resource, user, namespace, subresource, options, admitted: true }
+    Writer::new(app, resource, user, namespace, subresource, options).admitted()
 }
 
 fn object(entry: &Entry) -> Object {

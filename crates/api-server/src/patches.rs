@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::options::WriteOptions;
 use crate::registry::Resource;
+use crate::verbs::write::Writer;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchKind {
@@ -83,13 +84,12 @@ impl Patch {
     /// it was applied.
     pub fn apply(
         &self,
-        resource: &Resource,
-        options: &WriteOptions,
-        subresource: &str,
+        writer: &Writer<'_>,
         name: &str,
         old: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Result<Value, StatusError> {
+        let Writer { resource, options, subresource, .. } = *writer;
         if self.kind != PatchKind::Apply {
             return self.plain(&resource.ty, old.unwrap_or(&Value::Null));
         }
@@ -99,7 +99,7 @@ impl Patch {
             api_version: &resource.gvr.api_version(),
             subresource,
             resets: resource.traits.resets(subresource),
-            versions: resource.versions(),
+            versions: writer.versions(),
             now: &now,
         };
         self.server_side(&resource.ty, options, &manager, name, old, warnings)

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use keelson_api_types::resources::{self, ResourceInfo};
 use keelson_api_types::{GroupKind, GroupResource, Gvk, Gvr};
-use keelson_machinery::apply::Versions;
 use keelson_schema::Link;
 use serde_json::Value;
 
 use crate::cache::{Caches, Index, Indexer, PREFIX, ResourceCache};
-use crate::convert::{BuiltinVersions, Conversion};
+use crate::convert::Conversion;
 use crate::custom::Custom;
 use crate::strategies::{self, Strategy, Traits};
 
@@ -116,12 +115,6 @@ impl Resource {
             _ => None,
         };
         other.unwrap_or(&self.ty)
-    }
-
-    /// The kind's versions, where their objects differ by more than `apiVersion`.
-    pub fn versions(&self) -> Option<&dyn Versions> {
-        let builtin = BuiltinVersions::of(&self.storage).filter(|_| self.custom.is_none());
-        builtin.map(|versions| versions as &dyn Versions)
     }
 
     /// The cache's key of an object.

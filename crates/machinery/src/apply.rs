@@ -29,10 +29,16 @@ pub use scale::{parent_managed, scale_managed};
 /// The annotation in which client-side apply keeps what it applied.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// An object in a version, and that version's type.
+pub type Converted<'a, T> = Result<Option<(T, &'a Type)>, StatusError>;
+
 /// The versions of a kind whose objects differ by more than their `apiVersion`.
 pub trait Versions: std::fmt::Debug {
     /// An object of version `from` as one of version `to`, with that version's type; `None` if there is no such version.
-    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<(Value, &Type)>;
+    ///
+    /// # Errors
+    /// It cannot be converted: an apply fails with this.
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Converted<'_, Value>;
 }
 
 /// Who writes, in which version, through which subresource (empty for none), and when (RFC 3339).
@@ -50,15 +56,15 @@ pub struct Manager<'a> {
 
 impl<'a> Manager<'a> {
     /// The object, which is of this manager's version, in the version of an entry; `None` if that is no more.
-    fn view<'v>(&self, ty: &'v Type, object: &'v Value, version: &str) -> Option<(Cow<'v, Value>, &'v Type)>
+    fn view<'v>(&self, ty: &'v Type, object: &'v Value, version: &str) -> Converted<'v, Cow<'v, Value>>
     where
         'a: 'v,
     {
         match self.versions.filter(|_| version != self.api_version) {
-            None => Some((Cow::Borrowed(object), ty)),
+            None => Ok(Some((Cow::Borrowed(object), ty))),
             Some(versions) => {
-                let (object, ty) = versions.convert(object, self.api_version, version)?;
-                Some((Cow::Owned(object), ty))
+                let converted = versions.convert(object, self.api_version, version)?;
+                Ok(converted.map(|(object, ty)| (Cow::Owned(object), ty)))
             }
         }
     }
@@ -78,7 +84,7 @@ pub struct Conflict {
     pub path: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ApplyError {
     #[error("{}", conflict_message(.0))]
     Conflicts(Vec<Conflict>),
@@ -88,6 +94,9 @@ pub enum ApplyError {
     /// The applied object does not fit the schema.
     #[error("failed to create typed patch object ({object}): {problem}")]
     Typed { object: String, problem: String },
+    /// What others own cannot be compared in their version.
+    #[error(transparent)]
+    Conversion(#[from] StatusError),
 }
 
 impl ApplyError {
@@ -103,6 +112,7 @@ impl ApplyError {
                 StatusError::apply_conflict(conflicts.iter().map(cause).collect(), self.to_string())
             }
             ApplyError::BadRequest(message) => StatusError::bad_request(message.as_str()),
+            ApplyError::Conversion(error) => error.clone(),
             ApplyError::Typed { .. } => {
                 StatusError::new(500, keelson_api_types::Reason::Unknown, self.to_string())
             }
@@ -137,7 +147,7 @@ pub fn apply(
     if managers.is_empty() {
         let before = Manager { name: "before-first-apply", ..*manager };
         let empty = zero(ty);
-        update(ty, &empty, live, &mut managers, &before);
+        update(ty, &empty, live, &mut managers, &before)?;
     }
     match apply_with(ty, live, applied, managers.clone(), manager, force) {
         Err(ApplyError::Conflicts(conflicts)) if manager.name == "kubectl" => {
@@ -180,7 +190,15 @@ pub fn overlay(ty: &Type, live: &Value, applied: &Value) -> Result<Value, String
 
 /// Records in `new`'s `managedFields` what this create, update or patch changed since `old` (None on create).
 /// The entry keeps its time when nothing changed. A request that sends an empty list resets all ownership.
-pub fn track_update(ty: &Type, old: Option<&Value>, new: &mut Value, manager: &Manager) {
+///
+/// # Errors
+/// What others own cannot be compared in their version; `new` is as it was.
+pub fn track_update(
+    ty: &Type,
+    old: Option<&Value>,
+    new: &mut Value,
+    manager: &Manager,
+) -> Result<(), StatusError> {
     let sent = new.get_mut("metadata").and_then(Value::as_object_mut).and_then(|m| m.remove("managedFields"));
     let stored = old.and_then(|o| o.get("metadata")).and_then(|m| m.get("managedFields"));
     let mut managers = match &sent {
@@ -195,26 +213,37 @@ pub fn track_update(ty: &Type, old: Option<&Value>, new: &mut Value, manager: &M
     // An object that existed without ownership stays so until the first apply.
     if !managers.is_empty() || old.is_none() {
         let before = old.map(|o| without_managed(ty, Some(o)).0).unwrap_or_else(|| Cow::Owned(zero(ty)));
-        update(ty, &before, new, &mut managers, manager);
+        if let Err(error) = update(ty, &before, new, &mut managers, manager) {
+            set_managed(new, sent);
+            return Err(error);
+        }
         managers.cap();
     }
     set_managed(new, managers.encode());
+    Ok(())
 }
 
 /// The ownership side of a plain write from `old` to `new`.
-fn update(ty: &Type, old: &Value, new: &Value, managers: &mut Managers, manager: &Manager) {
+fn update(
+    ty: &Type,
+    old: &Value,
+    new: &Value,
+    managers: &mut Managers,
+    manager: &Manager,
+) -> Result<(), StatusError> {
     let compared = compare::compare(Ref::new(ty), old, new).without(&manager.resets());
     if compared.is_same() {
-        return;
+        return Ok(());
     }
-    managers.release(None, &Changes::new(ty, old, new, manager, managers, &compared));
+    managers.release(None, &Changes::new(ty, old, new, manager, managers, &compared)?);
     let set = compared.modified.union(compared.added).difference(&stripped());
     if set.is_empty() {
-        return;
+        return Ok(());
     }
     let entry = managers.entry(manager, false);
     entry.set = std::mem::take(&mut entry.set).union(set);
     entry.time = Some(manager.now.to_owned());
+    Ok(())
 }
 
 fn apply_with(
@@ -233,11 +262,11 @@ fn apply_with(
     let was_there = last.is_some();
     managers.entry(manager, true).set = set;
     let merged = match last {
-        Some(last) => remove::prune(ty, merged, &managers, manager, &last),
+        Some(last) => remove::prune(ty, merged, &managers, manager, &last)?,
         None => merged,
     };
     let compared = compare::compare(root, live, &merged).without(&reset);
-    let changes = Changes::new(ty, live, &merged, manager, &managers, &compared);
+    let changes = Changes::new(ty, live, &merged, manager, &managers, &compared)?;
     let conflicts = managers.conflicts(manager, &changes);
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));

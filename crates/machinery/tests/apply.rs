@@ -32,7 +32,7 @@ fn a_create_owns_what_it_sets() {
     new["spec"]["replicas"] = json!(1);
     new["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%"}});
     new["status"] = json!({});
-    track_update(deployment(), None, &mut new, &by("kubectl-create", T1));
+    track_update(deployment(), None, &mut new, &by("kubectl-create", T1)).expect("tracked");
     assert_eq!(
         new["metadata"]["managedFields"],
         json!([{"manager": "kubectl-create", "operation": "Update", "apiVersion": "apps/v1", "time": T1, "fieldsType": "FieldsV1",
@@ -53,16 +53,16 @@ fn a_create_owns_what_it_sets() {
 #[test]
 fn an_update_takes_over_only_what_it_changes() {
     let mut old = web(json!({"replicas": 1, "paused": true}));
-    track_update(deployment(), None, &mut old, &by("a", T1));
+    track_update(deployment(), None, &mut old, &by("a", T1)).expect("tracked");
     let mut new = old.clone();
     new["spec"]["replicas"] = json!(2);
-    track_update(deployment(), Some(&old), &mut new, &by("b", T2));
+    track_update(deployment(), Some(&old), &mut new, &by("b", T2)).expect("tracked");
     let managed = &new["metadata"]["managedFields"];
     assert_eq!(managed[0]["fieldsV1"]["f:spec"], json!({"f:paused": {}}));
     assert_eq!((&managed[0]["manager"], &managed[0]["time"]), (&json!("a"), &json!(T1)));
     assert_eq!(managed[1]["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
     let mut same = new.clone();
-    track_update(deployment(), Some(&new), &mut same, &by("c", T2));
+    track_update(deployment(), Some(&new), &mut same, &by("c", T2)).expect("tracked");
     assert_eq!(same, new);
     let mut status = new.clone();
     new["status"] = json!({});
@@ -72,7 +72,8 @@ fn an_update_takes_over_only_what_it_changes() {
         Some(&new),
         &mut status,
         &Manager { subresource: "status", resets: &[&["spec"]], ..by("ctl", T2) },
-    );
+    )
+    .expect("tracked");
     assert_eq!(status["metadata"]["managedFields"][2]["subresource"], "status");
     assert_eq!(status["metadata"]["managedFields"][2]["fieldsV1"], json!({"f:status": {"f:replicas": {}}}));
 }
@@ -102,7 +103,7 @@ fn apply_merges_conflicts_and_forces() {
 #[test]
 fn conflicts_with_updaters_name_version_and_time() {
     let mut live = web(json!({"replicas": 1, "paused": true}));
-    track_update(deployment(), None, &mut live, &by("kubectl", T1));
+    track_update(deployment(), None, &mut live, &by("kubectl", T1)).expect("tracked");
     let e =
         apply(deployment(), Some(&live), &web(json!({"replicas": 2, "paused": false})), &by("x", T2), false);
     assert_eq!(
@@ -156,7 +157,7 @@ fn client_side_apply_is_taken_over() {
     let mut live = applied.clone();
     live["metadata"]["annotations"] =
         json!({"kubectl.kubernetes.io/last-applied-configuration": applied.to_string()});
-    track_update(deployment(), None, &mut live, &by("kubectl-client-side-apply", T1));
+    track_update(deployment(), None, &mut live, &by("kubectl-client-side-apply", T1)).expect("tracked");
     let change = web(json!({"replicas": 5}));
     let out = apply(deployment(), Some(&live), &change, &by("kubectl", T2), false).expect("taken over");
     assert_eq!(out["spec"]["replicas"], 5);
@@ -200,11 +201,11 @@ fn sets_atomics_and_bad_objects() {
 #[test]
 fn old_updaters_are_folded() {
     let mut live = web(json!({"replicas": 0}));
-    track_update(deployment(), None, &mut live, &by("m0", T1));
+    track_update(deployment(), None, &mut live, &by("m0", T1)).expect("tracked");
     for i in 1..15 {
         let mut new = live.clone();
         new["metadata"]["labels"][format!("l{i}")] = json!("x");
-        track_update(deployment(), Some(&live), &mut new, &by(&format!("m{i}"), T2));
+        track_update(deployment(), Some(&live), &mut new, &by(&format!("m{i}"), T2)).expect("tracked");
         live = new;
     }
     let managed = live["metadata"]["managedFields"].as_array().expect("list");

@@ -67,7 +67,7 @@ fn values_are_survived(old: &Value, new: &Value) {
         let _ = apply(ty, Some(old), new, &manager, true);
         let _ = proto::encode_message(ty, new);
         let mut copy = new.clone();
-        track_update(ty, Some(old), &mut copy, &manager);
+        let _ = track_update(ty, Some(old), &mut copy, &manager);
         let _ = check(ty, &mut copy, FieldValidation::Strict);
         fill_zero(ty, &mut copy);
     }

@@ -38,15 +38,7 @@ pub async fn bind(
         Action { op: Operation::Create, gvk: &gvk, options: &options.object, dry_run: options.dry_run };
     admit(app, call, asked, action, &mut binding).await?;
     check(pod, &binding)?;
-    let writer = Writer {
-        app,
-        resource: &resource,
-        user: &call.user,
-        namespace: &call.info.namespace,
-        subresource: "binding",
-        options,
-        admitted: true,
-    };
+    let writer = Writer::new(app, &resource, &call.user, &call.info.namespace, "binding", options).admitted();
     let mut warnings = Vec::new();
     let updated = writer
         .update(pod, false, &mut warnings, |old| {

@@ -131,15 +131,7 @@ impl Evictor<'_> {
             self.app.registry.get(&gvr).ok_or_else(|| StatusError::internal("no poddisruptionbudgets"))?;
         let user = UserInfo::loopback();
         let options = WriteOptions::server(dry_run, &json!({}));
-        let writer = Writer {
-            app: self.app,
-            resource: &resource,
-            user: &user,
-            namespace: self.namespace,
-            subresource: "status",
-            options: &options,
-            admitted: true,
-        };
+        let writer = Writer::new(self.app, &resource, &user, self.namespace, "status", &options).admitted();
         writer
             .update(budget, false, &mut Vec::new(), |old| {
                 let old = old.unwrap_or(&Value::Null);
@@ -154,15 +146,8 @@ impl Evictor<'_> {
         if !options.dry_run {
             let user = UserInfo::loopback();
             let write_options = WriteOptions::server(false, &json!({}));
-            let writer = Writer {
-                app: self.app,
-                resource: self.pods,
-                user: &user,
-                namespace: self.namespace,
-                subresource: "status",
-                options: &write_options,
-                admitted: true,
-            };
+            let writer =
+                Writer::new(self.app, self.pods, &user, self.namespace, "status", &write_options).admitted();
             let updated = writer
                 .update(self.name, false, &mut Vec::new(), |old| {
                     let old = old.unwrap_or(&Value::Null);

@@ -47,15 +47,7 @@ pub async fn serve(
         check_name(&scale, &name)?;
         Wanted::Scale(scale)
     };
-    let writer = Writer {
-        app,
-        resource,
-        user: &call.user,
-        namespace: &namespace,
-        subresource: "scale",
-        options: &options,
-        admitted: false,
-    };
+    let writer = Writer::new(app, resource, &call.user, &namespace, "scale", &options);
     let (mut warnings, mut said) = (Vec::new(), Vec::new());
     let updated = writer
         .update(&name, false, &mut warnings, |old| {
@@ -116,7 +108,7 @@ impl Wanted {
                 scale
             }
         };
-        apply::track_update(ty, Some(&before), &mut scale, &manager);
+        apply::track_update(ty, Some(&before), &mut scale, &manager)?;
         Ok(scale)
     }
 }

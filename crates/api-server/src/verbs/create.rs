@@ -30,15 +30,7 @@ pub async fn serve(
     let namespace = call.info.namespace.clone();
     // A create of a namespace is in no namespace, whatever upstream's path for it says.
     let namespace = if resource.namespaced { namespace } else { String::new() };
-    let writer = Writer {
-        app,
-        resource,
-        user: &call.user,
-        namespace: &namespace,
-        subresource: "",
-        options: &options,
-        admitted: false,
-    };
+    let writer = Writer::new(app, resource, &call.user, &namespace, "", &options);
     let mut warnings = Vec::new();
     let stored = writer.create(resource.conversion.to_stored(object), &mut warnings).await;
     call.warnings.append(&mut warnings);

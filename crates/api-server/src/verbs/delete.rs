@@ -91,8 +91,7 @@ pub async fn delete(
     warnings: &mut Vec<String>,
 ) -> Result<Deleted, StatusError> {
     let write_options = WriteOptions::server(options.dry_run, &options.object);
-    let writer =
-        Writer { app, resource, user, namespace, subresource: "", options: &write_options, admitted: true };
+    let writer = Writer::new(app, resource, user, namespace, "", &write_options).admitted();
     let not_found = || writer.not_found(name);
     let mut current = writer.current(name, false).await?;
     let mut latest = false;

@@ -13,7 +13,6 @@ use crate::app::{App, Call};
 use crate::body::Response;
 use crate::codec;
 use crate::meta;
-use crate::options::WriteOptions;
 use crate::patches::{Patch, PatchKind};
 use crate::registry::Resource;
 
@@ -40,22 +39,14 @@ pub async fn patch(
     let patch = Patch::parse(kind, &body)?;
     let name = call.info.name.clone();
     let namespace = if resource.namespaced { call.info.namespace.clone() } else { String::new() };
-    let writer = Writer {
-        app,
-        resource,
-        user: &call.user,
-        namespace: &namespace,
-        subresource,
-        options: &options,
-        admitted: false,
-    };
+    let writer = Writer::new(app, resource, &call.user, &namespace, subresource, &options);
     let creates = kind == PatchKind::Apply && subresource.is_empty();
     let mut warnings = Vec::new();
     let mut said = Vec::new();
     let updated = writer
         .update(&name, creates, &mut warnings, |old| {
             said.clear();
-            one(resource, &patch, &options, subresource, &name, old, &mut said)
+            one(&writer, &patch, &name, old, &mut said)
         })
         .await;
     call.warnings.append(&mut said);
@@ -67,19 +58,18 @@ pub async fn patch(
 
 /// Applies a patch to one state of the object.
 fn one(
-    resource: &Resource,
+    writer: &Writer<'_>,
     patch: &Patch,
-    options: &WriteOptions,
-    subresource: &str,
     name: &str,
     old: Option<&Value>,
     warnings: &mut Vec<String>,
 ) -> Result<Change, StatusError> {
+    let resource = writer.resource;
     // Patches speak the served version.
     let served = old.map(|old| resource.conversion.to_served(old.clone()));
-    let mut object = patch.apply(resource, options, subresource, name, served.as_ref(), warnings)?;
+    let mut object = patch.apply(writer, name, served.as_ref(), warnings)?;
     if patch.kind() != PatchKind::Apply {
-        patch.check(&resource.ty, options.validation, &mut object, warnings)?;
+        patch.check(&resource.ty, writer.options.validation, &mut object, warnings)?;
     }
     check_identity(resource, name, &object, old)?;
     Ok(Change { object: resource.conversion.to_stored(object), tracked: patch.kind() == PatchKind::Apply })

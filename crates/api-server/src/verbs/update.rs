@@ -36,15 +36,7 @@ pub async fn replace(
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let namespace = if resource.namespaced { namespace } else { String::new() };
     check_name(&object, &name)?;
-    let writer = Writer {
-        app,
-        resource,
-        user: &call.user,
-        namespace: &namespace,
-        subresource,
-        options: &options,
-        admitted: false,
-    };
+    let writer = Writer::new(app, resource, &call.user, &namespace, subresource, &options);
     let creates = subresource.is_empty() && resource.traits.creates_on_update;
     let mut warnings = Vec::new();
     let updated = writer

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use keelson_api_types::{FieldError, StatusError};
+use keelson_machinery::apply::Versions;
 use keelson_store::{Expect, KeyValue, LeaseId, Write, WriteError};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::app::App;
 use crate::authz::allow;
 use crate::cache::{Entry, entry_of, splice_revision};
 use crate::codec;
-use crate::convert;
+use crate::convert::{self, BuiltinVersions, Conversions};
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::Resource;
@@ -38,7 +39,9 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     pub options: &'a WriteOptions,
     /// The server's own writes pass by admission.
-    pub admitted: bool,
+    admitted: bool,
+    /// Of a custom resource.
+    conversions: Option<Conversions<'a>>,
 }
 
 /// An object as it is in the store.
@@ -83,6 +86,50 @@ pub struct Updated {
     pub created: bool,
     /// The update took away the last finalizer of a deleted object.
     pub deleted: bool,
+}
+
+impl<'a> Writer<'a> {
+    pub fn new(
+        app: &'a App,
+        resource: &'a Arc<Resource>,
+        user: &'a UserInfo,
+        namespace: &'a str,
+        subresource: &'a str,
+        options: &'a WriteOptions,
+    ) -> Self {
+        let conversions = resource.custom.as_ref().map(|custom| Conversions::new(&custom.versions));
+        Self { app, resource, user, namespace, subresource, options, admitted: false, conversions }
+    }
+
+    /// For what admission has seen already, or need not see.
+    pub fn admitted(self) -> Self {
+        Self { admitted: true, ..self }
+    }
+
+    /// The kind's versions, where their objects differ by more than `apiVersion`.
+    pub fn versions(&self) -> Option<&dyn Versions> {
+        match &self.conversions {
+            Some(conversions) => Some(conversions),
+            None => BuiltinVersions::of(&self.resource.storage).map(|versions| versions as &dyn Versions),
+        }
+    }
+
+    /// What `act`, which may convert objects, comes to.
+    async fn converting<T>(&self, mut act: impl FnMut() -> T) -> T {
+        match &self.conversions {
+            Some(conversions) => conversions.settle(self.app, act).await,
+            None => act(),
+        }
+    }
+
+    /// Enters a write into `managedFields`. Where those of others cannot be compared in their versions, nobody owns
+    /// anything any more, as upstream has it.
+    async fn track(&self, old: Option<&Value>, new: &mut Value) {
+        if let Err(error) = self.converting(|| codec::track(self, old, new)).await {
+            tracing::warn!(%error, resource = %self.resource.gvr, "cannot track who owns an object's fields");
+            meta::meta_mut(new).remove("managedFields");
+        }
+    }
 }
 
 impl Writer<'_> {
@@ -185,7 +232,7 @@ impl Writer<'_> {
         warnings.extend(meta::dedup_owners(&mut object, false));
         // Before admission, whose changes belong to no manager.
         if !tracked {
-            codec::track(self, None, &mut object);
+            self.track(None, &mut object).await;
         }
         let asked = meta::text(&object, "name").to_owned();
         self.admission(Operation::Create, &asked, &mut object, None, true, warnings).await?;
@@ -365,7 +412,7 @@ impl Writer<'_> {
                 if !creates {
                     return Err(self.not_found(name));
                 }
-                let new = change(None)?;
+                let new = self.converting(|| change(None)).await?;
                 self.may_create(name).await?;
                 let stored = self.create_change(new, warnings).await?;
                 return Ok(Updated { stored, created: true, deleted: false });
@@ -434,12 +481,12 @@ impl Writer<'_> {
         change: &mut (impl FnMut(Option<&Value>) -> Result<Change, StatusError> + Send),
     ) -> Result<Attempt, StatusError> {
         let old = stored.parse()?;
-        let Change { object: mut new, tracked } = change(Some(&old))?;
+        let Change { object: mut new, tracked } = self.converting(|| change(Some(&old))).await?;
         self.resource.strategy.default(&mut new);
         self.prepare_meta(name, &mut new, &old)?;
         warnings.extend(meta::dedup_owners(&mut new, false));
         if !tracked {
-            codec::track(self, Some(&old), &mut new);
+            self.track(Some(&old), &mut new).await;
         }
         self.prepare(name, &mut new, &old);
         self.admission(Operation::Update, name, &mut new, Some(&old), true, warnings).await?;

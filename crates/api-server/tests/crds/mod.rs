@@ -3,6 +3,7 @@
 mod definitions;
 mod lifecycle;
 mod objects;
+mod ownership;
 mod publication;
 mod versions;
 mod webhooks;

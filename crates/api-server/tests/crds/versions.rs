@@ -9,7 +9,7 @@ const V1: &str = "/apis/example.com/v1/namespaces/default/widgets";
 const V2: &str = "/apis/example.com/v2/namespaces/default/widgets";
 
 /// v1 (stored) and v2, which has a field more and one less.
-fn two() -> Value {
+pub(super) fn two() -> Value {
     let mut definition = definition();
     let mut second = definition["spec"]["versions"][0].clone();
     second["name"] = "v2".into();

@@ -6,8 +6,8 @@ use super::{DEFINITIONS, serve};
 use crate::support::webhook::Webhook;
 use crate::support::{Client, Server, eventually};
 
-const V1: &str = "/apis/stable.example.com/v1/namespaces/default/tests";
-const V2: &str = "/apis/stable.example.com/v2/namespaces/default/tests";
+pub(super) const V1: &str = "/apis/stable.example.com/v1/namespaces/default/tests";
+pub(super) const V2: &str = "/apis/stable.example.com/v2/namespaces/default/tests";
 
 /// `hostPort` of v1 is `host` and `port` in v2.
 fn convert(object: &Value, to: &str) -> Value {
@@ -29,7 +29,7 @@ fn convert(object: &Value, to: &str) -> Value {
     out
 }
 
-async fn converter(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Webhook {
+pub(super) async fn converter(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Webhook {
     Webhook::raw(move |review| {
         let request = &review["request"];
         let to = request["desiredAPIVersion"].as_str().unwrap();
@@ -65,15 +65,15 @@ fn definition(hook: &Webhook) -> Value {
     })
 }
 
-fn v1(name: &str, host_port: &str) -> Value {
+pub(super) fn v1(name: &str, host_port: &str) -> Value {
     json!({"apiVersion": "stable.example.com/v1", "kind": "Test", "metadata": {"name": name, "namespace": "default"}, "hostPort": host_port})
 }
 
-fn v2(name: &str, host: &str, port: &str) -> Value {
+pub(super) fn v2(name: &str, host: &str, port: &str) -> Value {
     json!({"apiVersion": "stable.example.com/v2", "kind": "Test", "metadata": {"name": name, "namespace": "default"}, "host": host, "port": port})
 }
 
-async fn started(hook: &Webhook) -> (Server, Client) {
+pub(super) async fn started(hook: &Webhook) -> (Server, Client) {
     let server = Server::start().await;
     let admin = server.admin();
     serve(&admin, &definition(hook)).await;

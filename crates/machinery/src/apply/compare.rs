@@ -4,6 +4,7 @@ use super::Manager;
 use super::atom::{Atom, Ref, identity};
 use super::fields::{FieldSet, PathElement};
 use super::managers::Managers;
+use keelson_api_types::StatusError;
 use keelson_schema::{List, Type};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -66,19 +67,24 @@ impl<'a> Changes<'a> {
         manager: &Manager<'_>,
         managers: &Managers,
         own: &'a Comparison,
-    ) -> Self {
+    ) -> Result<Self, StatusError> {
         let mut others = BTreeMap::new();
         if manager.versions.is_some() {
             for version in managers.versions().filter(|version| *version != manager.api_version) {
-                let compared = || {
-                    let (old, there) = manager.view(ty, old, version)?;
-                    let (new, _) = manager.view(ty, new, version)?;
-                    Some(compare(Ref::new(there), &old, &new).without(&manager.resets()))
+                if others.contains_key(version) {
+                    continue;
+                }
+                let views = (manager.view(ty, old, version)?, manager.view(ty, new, version)?);
+                let compared = match views {
+                    (Some((old, there)), Some((new, _))) => {
+                        Some(compare(Ref::new(there), &old, &new).without(&manager.resets()))
+                    }
+                    _ => None,
                 };
-                others.entry(version.to_owned()).or_insert_with(compared);
+                others.insert(version.to_owned(), compared);
             }
         }
-        Self { own, others }
+        Ok(Self { own, others })
     }
 
     pub(super) fn of(&self, version: &str) -> Option<&Comparison> {

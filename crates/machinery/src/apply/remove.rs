@@ -4,6 +4,7 @@ use super::Manager;
 use super::atom::{Atom, Ref, field_set, identity, with_named_parents};
 use super::fields::{FieldSet, PathElement};
 use super::managers::{Entry, Managers};
+use keelson_api_types::StatusError;
 use keelson_schema::Type;
 use serde_json::{Map, Value};
 
@@ -15,12 +16,11 @@ pub(super) fn prune(
     managers: &Managers,
     manager: &Manager<'_>,
     last: &Entry,
-) -> Value {
-    let Some((there, last_ty)) =
-        manager.view(ty, &merged, &last.api_version).filter(|_| !last.set.is_empty())
-    else {
-        return merged;
-    };
+) -> Result<Value, StatusError> {
+    if last.set.is_empty() {
+        return Ok(merged);
+    }
+    let Some((there, last_ty)) = manager.view(ty, &merged, &last.api_version)? else { return Ok(merged) };
     let root = Ref::new(last_ty);
     let last_set = with_named_parents(root, &last.set);
     let mut pruned = remove(root, &there, &last_set);
@@ -34,10 +34,10 @@ pub(super) fn prune(
         let there_manager = Manager { api_version: &last.api_version, ..*manager };
         for version in versions {
             let view = |object| there_manager.view(last_ty, object, version);
-            let (Some((whole, ty)), Some((part, _))) = (view(&there), view(&pruned)) else { continue };
+            let (Some((whole, ty)), Some((part, _))) = (view(&there)?, view(&pruned)?) else { continue };
             let kept = put_back(Ref::new(ty), &whole, &part, &managers.fields_of(Some(version)));
             let back = Manager { api_version: version, ..*manager };
-            let Some((kept, _)) = back.view(ty, &kept, &last.api_version) else { continue };
+            let Some((kept, _)) = back.view(ty, &kept, &last.api_version)? else { continue };
             pruned = kept.into_owned();
         }
     }
@@ -45,8 +45,9 @@ pub(super) fn prune(
     let named = |value: &Value| with_named_parents(root, &field_set(root, value));
     let gone = named(&there).difference(&named(&pruned));
     let pruned = remove(root, &there, &gone.intersection(&last_set));
-    let back = Manager { api_version: &last.api_version, ..*manager };
-    back.view(last_ty, &pruned, manager.api_version).map_or(merged.clone(), |(object, _)| object.into_owned())
+    let there = Manager { api_version: &last.api_version, ..*manager };
+    let back = there.view(last_ty, &pruned, manager.api_version)?.map(|(object, _)| object.into_owned());
+    Ok(back.unwrap_or_else(|| merged.clone()))
 }
 
 /// `pruned` with everything of `merged` that somebody owns.

@@ -1,0 +1,138 @@
+//! Managers of one object in several versions: what they own is compared in their version.
+
+use serde_json::{Value, json};
+
+use super::webhooks::{V1, V2, converter, started, v1, v2};
+use super::{serve, with};
+use crate::support::{Client, Server};
+
+/// `manager operation version: fields` of each entry.
+fn owners(object: &Value) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let text = |e: &Value, field: &str| e[field].as_str().unwrap().to_owned();
+    entries
+        .map(|e| {
+            let version = text(e, "apiVersion").rsplit('/').next().unwrap().to_owned();
+            let fields: Vec<&String> = e["fieldsV1"].as_object().unwrap().keys().collect();
+            format!("{} {} {version}: {fields:?}", text(e, "manager"), text(e, "operation"))
+        })
+        .collect()
+}
+
+async fn apply(admin: &Client, path: &str, by: &str, object: &Value) -> crate::support::Reply {
+    let path = format!("{path}/{}?fieldManager={by}", object["metadata"]["name"].as_str().unwrap());
+    admin.patch(&path, "apply", object).await
+}
+
+/// What `object` sets alone, beside its name.
+fn only(mut object: Value, unset: &str) -> Value {
+    object.as_object_mut().unwrap().remove(unset);
+    object
+}
+
+#[tokio::test]
+async fn a_conflict_is_found_in_the_version_of_the_owner() {
+    let hook = converter(|_| {}).await;
+    let (_server, admin) = started(&hook).await;
+    apply(&admin, V1, "one", &v1("a", "h:1")).await.expect(201);
+    // Both fields of v2 are parts of the one of v1.
+    let other = only(v2("a", "x", ""), "port");
+    let refused = apply(&admin, V2, "two", &other).await.expect(409);
+    let message = r#"conflict with "one""#;
+    assert_eq!(
+        refused["details"]["causes"],
+        json!([{"reason": "FieldManagerConflict", "message": message, "field": ".hostPort"}])
+    );
+    let same = apply(&admin, V2, "two", &only(v2("a", "h", ""), "port")).await.expect(200);
+    assert_eq!(owners(&same), [r#"one Apply v1: ["f:hostPort"]"#, r#"two Apply v2: ["f:host"]"#]);
+    let forced = apply(&admin, V2, "two&force=true", &other).await.expect(200);
+    assert_eq!((&forced["host"], &forced["port"]), (&json!("x"), &json!("1")));
+    assert_eq!(owners(&forced), [r#"two Apply v2: ["f:host"]"#]);
+}
+
+#[tokio::test]
+async fn a_write_takes_over_what_it_changes_in_the_version_of_the_owner() {
+    let hook = converter(|_| {}).await;
+    let (_server, admin) = started(&hook).await;
+    apply(&admin, V1, "one", &v1("a", "h:1")).await.expect(201);
+    let by = |manager: &str, version: &str| format!("{version}/a?fieldManager={manager}");
+    let labelled = json!({"metadata": {"labels": {"a": "b"}}});
+    let seen = admin.patch(&by("two", V2), "merge", &labelled).await.expect(200);
+    assert_eq!(owners(&seen), [r#"one Apply v1: ["f:hostPort"]"#, r#"two Update v2: ["f:metadata"]"#]);
+    let seen = admin.patch(&by("two", V2), "merge", &json!({"port": "2"})).await.expect(200);
+    assert_eq!(owners(&seen), [r#"two Update v2: ["f:metadata", "f:port"]"#]);
+    let seen = admin.patch(&by("three", V1), "merge", &json!({"hostPort": "g:2"})).await.expect(200);
+    let wanted = [r#"two Update v2: ["f:metadata", "f:port"]"#, r#"three Update v1: ["f:hostPort"]"#];
+    let mut found = owners(&seen);
+    found.sort_by_key(|entry| entry.starts_with("three"));
+    assert_eq!(found, wanted, "the port is as it was");
+}
+
+#[tokio::test]
+async fn a_manager_that_changes_versions_keeps_what_it_applies() {
+    let hook = converter(|_| {}).await;
+    let (_server, admin) = started(&hook).await;
+    apply(&admin, V1, "one", &v1("a", "h:1")).await.expect(201);
+    let before = hook.asked().len();
+    let applied = apply(&admin, V2, "one", &v2("a", "h", "1")).await.expect(200);
+    assert_eq!((&applied["host"], &applied["port"]), (&json!("h"), &json!("1")));
+    assert_eq!(owners(&applied), [r#"one Apply v2: ["f:host", "f:port"]"#]);
+    let asked = hook.asked().split_off(before);
+    let asked: Vec<_> = asked.iter().map(|r| (&r["objects"], &r["desiredAPIVersion"])).collect();
+    let again = asked.iter().enumerate().find(|(i, one)| asked[..*i].contains(one));
+    assert_eq!(again, None, "each object is converted to each version once");
+    // What it applies no more is gone, whichever version it was applied in.
+    let applied = apply(&admin, V1, "one", &v1("a", "h:1")).await.expect(200);
+    assert_eq!(owners(&applied), [r#"one Apply v1: ["f:hostPort"]"#]);
+    let applied = apply(&admin, V1, "one", &only(v1("a", ""), "hostPort")).await.expect(200);
+    assert_eq!(applied.get("hostPort"), None);
+}
+
+#[tokio::test]
+async fn without_a_converter_versions_are_compared_by_their_schemas() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    serve(&admin, &super::versions::two()).await;
+    let paths = ["v1", "v2"].map(|v| format!("/apis/example.com/{v}/namespaces/default/widgets"));
+    apply(&admin, &paths[0], "one", &with("w", json!({"size": 3, "color": "blue"}))).await.expect(201);
+    let mut other = with("w", json!({"size": 4}));
+    other["apiVersion"] = "example.com/v2".into();
+    let refused = apply(&admin, &paths[1], "two", &other).await.expect(409);
+    assert_eq!(refused["details"]["causes"][0]["field"], ".spec.size");
+    other["spec"]["size"] = 3.into();
+    let shared = apply(&admin, &paths[1], "two", &other).await.expect(200);
+    assert_eq!(owners(&shared).len(), 2, "{shared}");
+    let object = admin.get(&format!("{}/w", paths[0])).await.expect(200);
+    assert_eq!(object["spec"], json!({"size": 3, "color": "blue"}), "what v2 lacks is still there");
+}
+
+#[tokio::test]
+async fn apply_fails_where_an_owner_cannot_be_compared_and_other_writes_forget_the_owners() {
+    let hook = converter(|_| {}).await;
+    let (_server, admin) = started(&hook).await;
+    let fields = json!({"f:hostPort": {}});
+    let entry = json!({"manager": "old", "operation": "Apply", "apiVersion": "stable.example.com/v0", "fieldsType": "FieldsV1", "fieldsV1": fields});
+    let mut object = admin.post(V1, &v1("a", "h:1")).await.expect(201);
+    object["metadata"]["managedFields"] = json!([entry]);
+    let object = admin.put(&format!("{V1}/a"), &object).await.expect(200);
+    assert_eq!(owners(&object), [r#"old Apply v0: ["f:hostPort"]"#]);
+    apply(&admin, V1, "one", &v1("a", "h:2")).await.refused(
+        500,
+        "",
+        "request to convert CR to an invalid group/version: stable.example.com/v0",
+    );
+    let path = format!("{V1}/a");
+    let seen = admin.patch(&path, "merge", &json!({"hostPort": "h:3"})).await.expect(200);
+    assert_eq!(owners(&seen), [""; 0]);
+    // The same where the webhook is gone.
+    apply(&admin, V2, "two", &v2("b", "h", "1")).await.expect(201);
+    drop(hook);
+    let refused = apply(&admin, V1, "one&force=true", &v1("b", "h:2")).await.expect(500);
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("conversion webhook for stable.example.com/v1, Kind=Test failed"),
+        "{message}"
+    );
+    let seen = admin.patch(&format!("{V1}/b"), "merge", &json!({"hostPort": "h:3"})).await.expect(200);
+    assert_eq!(owners(&seen), [""; 0]);
+}
