@@ -1,7 +1,13 @@
 //! A schema's `pattern`: a regular expression in Go's syntax, compiled on first use.
 
 use regex::Regex;
-use std::sync::OnceLock;
+use std::collections::HashSet;
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+
+/// Patterns that compile, some of them: definitions repeat a few again and again, and compiling takes longer than
+/// all else about them.
+static SOUND: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+const REMEMBERED: usize = 1024;
 
 /// A pattern as written, and what it compiles to.
 #[derive(Debug)]
@@ -27,7 +33,19 @@ impl Pattern {
 
     /// Why it is no regular expression.
     pub fn error(text: &str) -> Option<String> {
-        let error = Regex::new(&translated(text)).err()?.to_string();
+        let sound = || SOUND.lock().unwrap_or_else(PoisonError::into_inner);
+        if text.is_empty() || sound().contains(text) {
+            return None;
+        }
+        let Err(error) = Regex::new(&translated(text)) else {
+            let mut sound = sound();
+            if sound.len() == REMEMBERED {
+                sound.clear();
+            }
+            sound.insert(text.to_owned());
+            return None;
+        };
+        let error = error.to_string();
         let last = error.lines().last().unwrap_or_default();
         Some(last.trim_start_matches("error: ").to_owned())
     }

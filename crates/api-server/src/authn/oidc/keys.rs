@@ -1,28 +1,25 @@
 //! An issuer's keys: found through its discovery document (OpenID Connect Discovery 1.0), fetched anew when a
 //! token is signed with one that is not known.
 
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::{Mutex, RwLock};
 
 use crate::remote::{Remote, RemoteError};
 
+/// How a point begins of which both coordinates follow (SEC 1, 2.3.3).
+const UNCOMPRESSED: u8 = 4;
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
-/// What tokens may be signed with: asymmetric keys only. (ES512, which upstream takes too, needs a curve that
-/// the JWT library has not.)
-pub const ALGORITHMS: [Algorithm; 8] = [
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::ES256,
-    Algorithm::ES384,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
-];
+/// What tokens may be signed with: asymmetric keys only.
+const ALGORITHMS: [&str; 9] =
+    ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -42,9 +39,22 @@ struct Discovery {
     jwks_uri: String,
 }
 
+/// What the first part of a token says of its signature.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+}
+
 struct Key {
     id: Option<String>,
-    key: DecodingKey,
+    verifier: Verifier,
+}
+
+enum Verifier {
+    Library(DecodingKey),
+    /// The point of a key of P-521, a curve that the JWT library has not (ES512 of RFC 7518).
+    P521(Vec<u8>),
 }
 
 /// The key set of one issuer.
@@ -79,26 +89,25 @@ impl Keys {
 
     /// The claims of a token that one of the issuer's keys signed.
     pub async fn verify(&self, remote: &Remote, token: &str) -> Result<Value, String> {
-        let header = jsonwebtoken::decode_header(token).map_err(|e| format!("oidc: malformed jwt: {e}"))?;
-        if !ALGORITHMS.contains(&header.alg) {
-            return Err(format!("oidc: id token signed with unsupported algorithm {:?}", header.alg));
+        let header: Header = part(token.split('.').next()).ok_or("oidc: malformed jwt")?;
+        if !ALGORITHMS.contains(&&*header.alg) {
+            return Err(format!("oidc: id token signed with unsupported algorithm {}", header.alg));
         }
-        let rules = signature_only(header.alg);
         let seen = self.generation.load(std::sync::atomic::Ordering::Acquire);
-        if let Some(claims) = self.try_known(token, header.kid.as_deref(), &rules).await {
+        if let Some(claims) = self.try_known(token, &header).await {
             return Ok(claims);
         }
         self.refresh(remote, seen)
             .await
             .map_err(|e| format!("failed to verify signature: fetching keys {}", crate::errors::chain(&e)))?;
-        let claims = self.try_known(token, header.kid.as_deref(), &rules).await;
+        let claims = self.try_known(token, &header).await;
         claims.ok_or_else(|| "failed to verify signature: failed to verify id token signature".to_owned())
     }
 
-    async fn try_known(&self, token: &str, id: Option<&str>, rules: &Validation) -> Option<Value> {
+    async fn try_known(&self, token: &str, header: &Header) -> Option<Value> {
         let known = self.known.read().await;
-        let mut fitting = known.iter().filter(|k| id.is_none() || k.id.as_deref() == id);
-        fitting.find_map(|k| Some(jsonwebtoken::decode::<Value>(token, &k.key, rules).ok()?.claims))
+        let mut fitting = known.iter().filter(|k| header.kid.is_none() || k.id == header.kid);
+        fitting.find_map(|k| k.verifier.claims(token, &header.alg))
     }
 
     /// Fetches the keys, unless somebody has since `seen`.
@@ -129,8 +138,38 @@ struct KeySet {
 /// Keys of kinds that are not known are skipped, as the specification asks (RFC 7517, section 5).
 fn key(value: Value) -> Option<Key> {
     let id = value["kid"].as_str().map(str::to_owned);
-    let jwk: Jwk = serde_json::from_value(value).ok()?;
-    Some(Key { id, key: DecodingKey::from_jwk(&jwk).ok()? })
+    let verifier = if value["crv"] == "P-521" {
+        let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(value[name].as_str()?).ok();
+        Verifier::P521([vec![UNCOMPRESSED], coordinate("x")?, coordinate("y")?].concat())
+    } else {
+        let jwk: Jwk = serde_json::from_value(value).ok()?;
+        Verifier::Library(DecodingKey::from_jwk(&jwk).ok()?)
+    };
+    Some(Key { id, verifier })
+}
+
+impl Verifier {
+    /// The claims, if the token is signed with this key.
+    fn claims(&self, token: &str, algorithm: &str) -> Option<Value> {
+        match self {
+            Self::Library(key) => {
+                let rules = signature_only(algorithm.parse().ok()?);
+                Some(jsonwebtoken::decode::<Value>(token, key, &rules).ok()?.claims)
+            }
+            Self::P521(point) => {
+                let (signed, signature) = token.rsplit_once('.').filter(|_| algorithm == "ES512")?;
+                let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+                let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point);
+                key.verify(signed.as_bytes(), &signature).ok()?;
+                part(signed.split('.').nth(1))
+            }
+        }
+    }
+}
+
+/// A part of a token, decoded.
+fn part<T: DeserializeOwned>(part: Option<&str>) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part?).ok()?).ok()
 }
 
 fn signature_only(algorithm: Algorithm) -> Validation {
@@ -138,4 +177,34 @@ fn signature_only(algorithm: Algorithm) -> Validation {
     (rules.validate_exp, rules.validate_nbf, rules.validate_aud) = (false, false, false);
     rules.required_spec_claims.clear();
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tokens_signed_with_p521_are_verified() {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let point = &pair.public_key().as_ref()[1..];
+        let (x, y) = point.split_at(point.len() / 2);
+        let jwk =
+            json!({"kty": "EC", "crv": "P-521", "alg": "ES512", "kid": "k", "x": encode(x), "y": encode(y)});
+        let known = key(jwk).unwrap();
+        let (header, claims) = (json!({"alg": "ES512", "kid": "k"}), json!({"sub": "jane"}));
+        let signed =
+            format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+        let signature = pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        let token = format!("{signed}.{}", encode(signature.as_ref()));
+        assert_eq!(known.verifier.claims(&token, "ES512"), Some(claims));
+        assert_eq!(known.verifier.claims(&token, "ES256"), None);
+        let other = json!({"sub": "joe"}).to_string();
+        let forged = token.replace(signed.split_once('.').unwrap().1, &encode(other.as_bytes()));
+        assert_eq!(known.verifier.claims(&forged, "ES512"), None);
+    }
 }
