@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::encrypt::EncryptedStore;
 use crate::event_leases::EventLeases;
 use crate::fairness::{Fairness, Ticket};
-use crate::metrics::Requests;
+use crate::metrics::{ConversionMetrics, Requests};
 use crate::negotiate::{Accepted, Form, Offer, accepted};
 use crate::presenter::{IncludeObject, Presenter};
 use crate::registry::{Registry, Resource};
@@ -35,6 +35,7 @@ pub struct App {
     pub health: Health,
     pub metrics: Metrics,
     pub requests: Requests,
+    pub conversions: ConversionMetrics,
     pub fairness: Arc<Fairness>,
     pub audit: OnceLock<Arc<Audit>>,
     pub event_leases: EventLeases,
@@ -45,6 +46,7 @@ pub struct App {
     pub ended: CancellationToken,
     pub backends: Backends,
     pub aggregation: Aggregation,
+    pub openapi: crate::openapi::Documents,
     pub allocators: Allocators,
     /// Definitions whose objects are being deleted.
     pub emptying: parking_lot::Mutex<std::collections::HashSet<String>>,

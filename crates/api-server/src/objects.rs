@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::admission::policy::type_check;
 use crate::app::App;
 use crate::cache::{Caches, ChangeKind, Entry, ResourceCache};
+use crate::convert;
 use crate::custom::Custom;
 use crate::meta;
 use crate::options::{DeleteOptions, WriteOptions};
@@ -53,8 +54,7 @@ impl Objects for App {
 
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>> {
         let Some(resource) = self.registry.get(gvr) else { return Vec::new() };
-        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-        resource.cache.list(&prefix, None, 0, |_| true).entries.iter().filter_map(|e| e.parsed()).collect()
+        resource.entries(namespace).iter().filter_map(|e| e.parsed()).collect()
     }
 
     fn create<'a>(
@@ -128,6 +128,27 @@ impl Objects for App {
         self.registry.find_kind(gvk).map(|r| (r.gvr.clone(), r.namespaced))
     }
 
+    fn shown<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Value>>, StatusError>> {
+        Box::pin(async move {
+            let resource = self.known(gvr)?;
+            let entries = match name {
+                Some(name) => resource.cache.get(&resource.key(namespace, name)).into_iter().collect(),
+                None => resource.entries(namespace),
+            };
+            let parsed =
+                convert::shown(self, &resource, entries).await?.into_iter().filter_map(|e| e.parsed());
+            Ok(match resource.conversion.is_identity() {
+                true => parsed.collect(),
+                false => parsed.map(|o| Arc::new(resource.conversion.to_served(Value::clone(&o)))).collect(),
+            })
+        })
+    }
+
     fn as_served<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
         Box::pin(async move {
             let resource = self.known(gvr)?;
@@ -185,6 +206,14 @@ impl Objects for App {
             tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(following));
         }
         receiver
+    }
+}
+
+impl Resource {
+    /// Those of a namespace; all, if it is empty.
+    fn entries(&self, namespace: &str) -> Vec<Arc<Entry>> {
+        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        self.cache.list(&prefix, None, 0, |_| true).entries
     }
 }
 

@@ -1,24 +1,38 @@
 //! The OpenAPI documents: v2 whole, v3 by group and version, written when they are asked for.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::{GzDecoder, GzEncoder};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, StatusCode};
 use keelson_api_types::StatusError;
 use keelson_machinery::openapi::{self, CrdSchema};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::aggregation::{self, Remote};
 use crate::app::{App, Call};
-use crate::body::{Body, Response};
+use crate::body::{Body, BoxError, Response};
 use crate::response;
+
+/// The v2 document in each form as it was last made.
+#[derive(Default)]
+pub struct Documents {
+    json: Mutex<Made>,
+    protobuf: Mutex<Made>,
+}
+
+/// Its tag, and the document compressed: kept whole it would be much of the server's memory.
+type Made = (String, Bytes);
 
 /// `None` for paths that are not OpenAPI's.
 pub async fn serve(app: &Arc<App>, call: &mut Call) -> Option<Result<Response, StatusError>> {
     let path = call.info.path.trim_end_matches('/').to_owned();
     if path == "/openapi/v2" {
-        return Some(v2(app, call));
+        return Some(v2(app, call).await);
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
@@ -83,26 +97,95 @@ fn wants_protobuf(call: &Call) -> bool {
     PROTOBUF.contains(&first.split(';').next().unwrap_or_default().trim())
 }
 
-fn v2(app: &App, call: &Call) -> Result<Response, StatusError> {
-    if !wants_protobuf(call) {
+async fn v2(app: &Arc<App>, call: &Call) -> Result<Response, StatusError> {
+    let protobuf = wants_protobuf(call);
+    if !protobuf {
         call.accepted()?;
     }
-    let custom = custom(app);
-    let (etag, document) = match unchanged(call, &openapi::v2_hash(&custom)) {
-        // Without extension servers nothing has to be made to tell that nothing has changed.
-        Some(answer) if app.aggregation.remotes().is_empty() => return Ok(answer),
-        _ => app.aggregation.v2(openapi::v2_hash(&custom), || openapi::v2(&custom)),
-    };
-    if let Some(answer) = unchanged(call, &etag) {
+    if let Some(answer) = unchanged(call, &Source::now(app).etag()) {
         return Ok(answer);
     }
-    if !wants_protobuf(call) {
-        return Ok(tagged(call, &etag, document));
+    // Made to the end whether or not the client waits for it: the next one will.
+    let app = app.clone();
+    let made = async move { if protobuf { as_protobuf(&app).await } else { as_json(&app).await } };
+    let (etag, document) = tokio::spawn(made).await.map_err(StatusError::internal)??;
+    let mut answer = tagged(&etag, response::packed(&call.headers, document, unpack)?);
+    if protobuf {
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF[1]));
     }
-    let message = openapi::v2_protobuf(&document).map_err(StatusError::internal)?;
-    let mut answer = tagged(call, &etag, message.into());
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF[1]));
     Ok(answer)
+}
+
+/// What the v2 document is made from.
+struct Source {
+    custom: Vec<Arc<CrdSchema>>,
+    remote: Vec<aggregation::V2>,
+}
+
+impl Source {
+    fn now(app: &App) -> Self {
+        Self { custom: custom(app), remote: app.aggregation.v2_parts() }
+    }
+
+    fn etag(&self) -> String {
+        let own = openapi::v2_hash(&self.custom);
+        if self.remote.is_empty() {
+            return own;
+        }
+        let tags: Vec<&str> = self.remote.iter().map(|p| p.etag.as_str()).collect();
+        crate::discovery::etag(&(own, tags)).trim_matches('"').to_owned()
+    }
+
+    fn json(&self) -> Vec<u8> {
+        let own = openapi::v2(&self.custom);
+        if self.remote.is_empty() {
+            return own;
+        }
+        let mut whole: Value = serde_json::from_slice(&own).unwrap_or_default();
+        self.remote.iter().for_each(|part| aggregation::openapi::merge(&mut whole, &part.document));
+        serde_json::to_vec(&whole).unwrap_or_default()
+    }
+}
+
+/// Makes it anew if it has changed. Who asks while it is made waits; of all changes meanwhile one more is made.
+async fn as_json(app: &App) -> Result<Made, StatusError> {
+    let mut made = app.openapi.json.lock().await;
+    let source = Source::now(app);
+    let etag = source.etag();
+    if made.0 != etag {
+        *made = (etag, aside(move || Ok(pack(&source.json())?)).await?);
+    }
+    Ok(made.clone())
+}
+
+async fn as_protobuf(app: &App) -> Result<Made, StatusError> {
+    let mut made = app.openapi.protobuf.lock().await;
+    let (etag, json) = as_json(app).await?;
+    if made.0 != etag {
+        let convert = move || Ok(pack(&openapi::v2_protobuf(&unpack(&json)?)?)?);
+        *made = (etag, aside(convert).await?);
+    }
+    Ok(made.clone())
+}
+
+/// Runs what takes long where it holds up nobody.
+async fn aside(
+    make: impl FnOnce() -> Result<Bytes, BoxError> + Send + 'static,
+) -> Result<Bytes, StatusError> {
+    let made = tokio::task::spawn_blocking(make).await.map_err(StatusError::internal)?;
+    made.map_err(StatusError::internal)
+}
+
+fn pack(document: &[u8]) -> std::io::Result<Bytes> {
+    let mut packed = Vec::new();
+    GzEncoder::new(document, Compression::fast()).read_to_end(&mut packed)?;
+    Ok(packed.into())
+}
+
+fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut document = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut document)?;
+    Ok(document)
 }
 
 fn v3(app: &App, call: &Call, group: &str, version: &str) -> Result<Response, StatusError> {
@@ -112,7 +195,7 @@ fn v3(app: &App, call: &Call, group: &str, version: &str) -> Result<Response, St
         return Ok(answer);
     }
     let document = openapi::v3(group, version, &custom).ok_or_else(StatusError::not_found_path)?;
-    let mut answer = tagged(call, &etag, document.into());
+    let mut answer = tagged(&etag, response::json_bytes(&call.headers, document.into()));
     // Under an address with the right hash the document never changes.
     if call.query.get("hash") == Some(&*etag) {
         let headers = answer.headers_mut();
@@ -132,8 +215,7 @@ fn unchanged(call: &Call, etag: &str) -> Option<Response> {
     Some(answer)
 }
 
-fn tagged(call: &Call, etag: &str, document: Bytes) -> Response {
-    let mut answer = response::json_bytes(&call.headers, document);
+fn tagged(etag: &str, mut answer: Response) -> Response {
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{etag}\"")) {
         answer.headers_mut().insert(ETAG, etag);
     }

@@ -13,6 +13,9 @@ use crate::negotiate::{Accepted, Encoding, Offer, accepted};
 /// Responses larger than this are compressed for who accepts it, as upstream has it.
 const GZIP_FROM: usize = 128 << 10;
 
+/// What makes a gzip stream the bytes that it was made of.
+type Unpack = fn(&[u8]) -> std::io::Result<Vec<u8>>;
+
 /// JSON of a value; encoding a `Value` does not fail.
 pub fn encode(value: &Value) -> Bytes {
     serde_json::to_vec(value).unwrap_or_default().into()
@@ -47,7 +50,21 @@ pub fn finish(
 ) -> Response {
     let body = body.into();
     let gzip = body.size() > GZIP_FROM && takes_gzip(headers);
-    let mut response = Response::new(if gzip { body.gzip() } else { body });
+    headed(status, accepted, if gzip { body.gzip() } else { body }, gzip)
+}
+
+/// A response with JSON that is compressed already, for who does not take that unpacked.
+///
+/// # Errors
+/// It cannot be unpacked.
+pub fn packed(headers: &HeaderMap, json: Bytes, unpack: Unpack) -> Result<Response, StatusError> {
+    let gzip = takes_gzip(headers);
+    let body = if gzip { json } else { unpack(&json).map_err(StatusError::internal)?.into() };
+    Ok(headed(StatusCode::OK, Accepted::JSON, body.into(), gzip))
+}
+
+fn headed(status: StatusCode, accepted: Accepted, body: Body, gzip: bool) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, HeaderValue::from_static(accepted.encoding.media_type()));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use keelson_daemon::Daemon;
+use keelson_daemon::{Daemon, Metrics};
 use keelson_store::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::encrypt::{EncryptedStore, Encryption};
 use crate::event_leases::EventLeases;
 use crate::fairness::{self, Fairness};
 use crate::identity;
-use crate::metrics::{self, Metered, Requests};
+use crate::metrics::{self, ConversionMetrics, Metered, Requests};
 use crate::registry::Registry;
 use crate::security::advertise_address;
 use crate::server::{Error, Listener};
@@ -55,13 +55,14 @@ impl Running {
 }
 
 /// Builds the security side over the objects of a server that will listen at the address.
-pub type BuildSecurity =
-    Box<dyn FnOnce(&Config, Arc<dyn Objects>, SocketAddr) -> Result<Arc<dyn Security>, BoxError> + Send>;
+pub type BuildSecurity = Box<
+    dyn FnOnce(&Config, Arc<dyn Objects>, SocketAddr, &Metrics) -> Result<Arc<dyn Security>, BoxError> + Send,
+>;
 
 /// What the product is secured by.
 pub fn product_security() -> BuildSecurity {
-    Box::new(|config, objects, address| {
-        let security = crate::security::build(config, objects, address)?;
+    Box::new(|config, objects, address, metrics| {
+        let security = crate::security::build(config, objects, address, metrics)?;
         Ok(security as Arc<dyn Security>)
     })
 }
@@ -98,6 +99,8 @@ pub async fn start(
     let app = Arc::new(App {
         allocators,
         requests: Requests::new(&daemon.metrics),
+        openapi: Default::default(),
+        conversions: ConversionMetrics::new(&daemon.metrics),
         fairness: Fairness::new(&daemon.metrics, config.max_requests_in_flight),
         audit: OnceLock::new(),
         event_leases: EventLeases::new(caches.store().clone(), Duration::from_secs(config.event_ttl)),
@@ -117,7 +120,7 @@ pub async fn start(
     });
     caches.start(app.ended.clone()).await.map_err(Error::Load)?;
     app.allocators.load(&*app);
-    let built = security(&app.config, app.clone(), address).map_err(Error::Security)?;
+    let built = security(&app.config, app.clone(), address, &app.metrics).map_err(Error::Security)?;
     let _ = app.security.set(built);
     let objects = Arc::new(WeakObjects(Arc::downgrade(&(app.clone() as Arc<dyn Objects>))));
     let own = SocketAddr::new(advertise_address(&app.config), address.port());

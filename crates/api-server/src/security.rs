@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use keelson_api_types::StatusError;
+use keelson_daemon::Metrics;
 use keelson_pki::ServiceAccountKeys;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -70,6 +71,7 @@ pub fn build(
     config: &Config,
     objects: Arc<dyn Objects>,
     listen: SocketAddr,
+    metrics: &Metrics,
 ) -> Result<Arc<ClusterSecurity>, BuildError> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|source| BuildError::Read { path: path.to_owned(), source })
@@ -118,6 +120,7 @@ pub fn build(
         authorizers.rbac().clone(),
         config.pod_security_exemptions.clone(),
     );
+    admission.metrics.register(metrics);
     Ok(Arc::new(ClusterSecurity {
         objects,
         authenticators,

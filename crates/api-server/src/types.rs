@@ -233,7 +233,7 @@ pub enum Change {
 /// The server's own objects for its parts: reads from the watch cache, writes as the loopback user
 /// through the generic path (defaults, validation, no authorization).
 pub trait Objects: Send + Sync {
-    /// From memory; may lag the store by a few milliseconds.
+    /// From memory; may lag the store by a few milliseconds. Custom objects are in the version they are stored in.
     fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>>;
     /// From the store: what every acknowledged write made of it.
     fn get_fresh<'a>(
@@ -271,6 +271,13 @@ pub trait Objects: Send + Sync {
     fn versions(&self, gvr: &Gvr, subresource: &str) -> Vec<(Gvr, Gvk)>;
     /// The resource and scope of a kind: true if its objects are in namespaces.
     fn resource_of(&self, gvk: &Gvk) -> Option<(Gvr, bool)>;
+    /// What a version shows of the object of that name, or of all in the namespace: from memory, converted once.
+    fn shown<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Value>>, StatusError>>;
     /// A stored object as a version shows it.
     fn as_served<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>>;
     /// A version's object as the admission of a request sees it: without unknown fields, with the defaults of that

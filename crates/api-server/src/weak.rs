@@ -78,6 +78,15 @@ impl Objects for WeakObjects {
         self.0.upgrade()?.resource_of(gvk)
     }
 
+    fn shown<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Value>>, StatusError>> {
+        async move { self.server()?.shown(gvr, namespace, name).await }.boxed()
+    }
+
     fn as_served<'a>(&'a self, gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
         async move { self.server()?.as_served(gvr, object).await }.boxed()
     }

@@ -1,5 +1,6 @@
 //! The server over real TLS: one behaviour per test.
 
+mod admission_metrics;
 mod aggregation;
 mod apply;
 mod audit;

@@ -31,6 +31,8 @@ pub struct CrdSchema {
     pub selectable: Vec<String>,
     /// Of all the above, made on first use.
     pub hash: OnceLock<String>,
+    /// Whether clients are told of the schema, found out on first use: it takes far longer than writing it.
+    pub told: OnceLock<bool>,
 }
 
 impl CrdSchema {

@@ -33,6 +33,7 @@ pub mod webhook;
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -40,6 +41,7 @@ use keelson_api_types::{Gvr, StatusError, meta};
 use serde_json::Value;
 
 use crate::authz::rbac::{Rbac, escalation};
+use crate::metrics::AdmissionMetrics;
 use crate::types::{Admission, AdmissionRequest, Authorizer, Objects, Operation};
 
 /// The group of webhook configurations and admission policies.
@@ -55,6 +57,7 @@ pub struct Chain {
     webhooks: webhook::Webhooks,
     mutating_policies: policy::mutating::Policies,
     validating_policies: policy::validating::Policies,
+    pub(crate) metrics: AdmissionMetrics,
 }
 
 type Verdict = Result<(), StatusError>;
@@ -136,6 +139,7 @@ impl Chain {
             webhooks: webhook::Webhooks::default(),
             mutating_policies: policy::mutating::Policies::default(),
             validating_policies: policy::validating::Policies::default(),
+            metrics: AdmissionMetrics::new(CHAIN.len()),
         }
     }
 
@@ -148,29 +152,33 @@ impl Chain {
     }
 
     async fn run_admit(&self, r: &mut AdmissionRequest<'_>) -> Verdict {
-        self.round(r, |plugin| &plugin.1).await?;
+        self.round(r, true).await?;
         if !r.reinvocation.wanted {
             return Ok(());
         }
         // What a webhook or a policy made gets the same defaults and limits as what the user sent.
         r.reinvocation.again = true;
-        self.round(r, |plugin| &plugin.1).await
+        self.round(r, true).await
     }
 
     async fn run_validate(&self, r: &mut AdmissionRequest<'_>) -> Verdict {
         // No plug-ins of upstream's: there the storage of roles, policies and their bindings does this.
         escalation::check(&self.rbac, self.authorizer(), r).await?;
         policy::authorize::check(self, r).await?;
-        self.round(r, |plugin| &plugin.2).await
+        self.round(r, false).await
     }
 
-    async fn round(&self, r: &mut AdmissionRequest<'_>, step: fn(&Plugin) -> &Step) -> Verdict {
-        for plugin in CHAIN {
-            let verdict = match step(plugin) {
+    async fn round(&self, r: &mut AdmissionRequest<'_>, mutates: bool) -> Verdict {
+        let mut since = Instant::now();
+        for (index, plugin) in CHAIN.iter().enumerate() {
+            let verdict = match if mutates { &plugin.1 } else { &plugin.2 } {
                 Step::None => continue,
                 Now(act) => act(self, r),
                 Later(act) => act(self, r).await,
             };
+            let now = Instant::now();
+            let took = now - std::mem::replace(&mut since, now);
+            self.metrics.plugin((index, plugin.0), mutates, r.op, verdict.is_err(), took);
             if let Err(refusal) = verdict {
                 tracing::debug!(plugin = plugin.0, resource = %r.gvr, name = r.name, %refusal, "refused");
                 return Err(refusal);

@@ -118,6 +118,19 @@ impl Objects for MapObjects {
         None
     }
 
+    fn shown<'a>(
+        &'a self,
+        gvr: &'a Gvr,
+        namespace: &'a str,
+        name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Value>>, StatusError>> {
+        let found = match name {
+            Some(name) => self.get(gvr, namespace, name).into_iter().collect(),
+            None => self.list(gvr, namespace),
+        };
+        async move { Ok(found) }.boxed()
+    }
+
     fn as_served<'a>(&'a self, _gvr: &'a Gvr, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
         async move { Ok(object) }.boxed()
     }

@@ -19,12 +19,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use keelson_api_types::Gvr;
 use keelson_daemon::tls::rustls::client::ResolvesClientCert;
 use keelson_daemon::tls::rustls::pki_types::ServerName;
 use keelson_daemon::tls::{self, Trust};
-use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -35,7 +33,7 @@ use crate::config::Config;
 use crate::meta::{self, string};
 use crate::types::{Change, Objects};
 
-pub use documents::Documents;
+pub use documents::{Documents, V2};
 pub use proxy::proxy;
 
 pub const GROUP: &str = "apiregistration.k8s.io";
@@ -97,15 +95,13 @@ pub struct Aggregation {
     table: ArcSwap<Table>,
     /// The front proxy's certificate, which extension servers know us by.
     identity: Option<Arc<dyn ResolvesClientCert>>,
-    /// The merged v2 document with its tag: made when it is asked for and has changed.
-    merged: Mutex<(String, Bytes)>,
 }
 
 impl Aggregation {
     pub fn new(config: &Config) -> Result<Self, tls::Error> {
         let (cert, key) = (config.front_proxy_client_cert(), config.front_proxy_client_key());
         let identity = cert.exists().then(|| tls::client_identity(&cert, &key)).transpose()?;
-        Ok(Self { table: ArcSwap::default(), identity, merged: Mutex::default() })
+        Ok(Self { table: ArcSwap::default(), identity })
     }
 
     /// Who answers below a path, if it is not this server.
@@ -127,21 +123,9 @@ impl Aggregation {
         self.table.load().served.clone()
     }
 
-    /// The v2 document with the parts of extension servers, and its tag; `local` makes this server's own.
-    pub fn v2(&self, etag: String, local: impl FnOnce() -> Vec<u8>) -> (String, Bytes) {
-        let parts: Vec<_> = self.remotes().iter().filter_map(|r| r.documents().v2.clone()).collect();
-        if parts.is_empty() {
-            return (etag, local().into());
-        }
-        let tags: Vec<&str> = parts.iter().map(|p| p.etag.as_str()).collect();
-        let etag = crate::discovery::etag(&(etag, tags)).trim_matches('"').to_owned();
-        let mut merged = self.merged.lock();
-        if merged.0 != etag {
-            let mut whole: Value = serde_json::from_slice(&local()).unwrap_or_default();
-            parts.iter().for_each(|part| openapi::merge(&mut whole, &part.document));
-            *merged = (etag, crate::response::encode(&whole));
-        }
-        merged.clone()
+    /// What extension servers add to the v2 document.
+    pub fn v2_parts(&self) -> Vec<V2> {
+        self.remotes().iter().filter_map(|r| r.documents().v2.clone()).collect()
     }
 
     fn remote(&self, object: &Value) -> Option<Remote> {

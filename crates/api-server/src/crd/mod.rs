@@ -86,7 +86,12 @@ impl Controller {
                     Some(serving) if serving.made_of == made_of => serving,
                     before => {
                         close(before);
-                        let served = custom::serve(definition, &verdict.names, &self.app.caches);
+                        let served = custom::serve(
+                            definition,
+                            &verdict.names,
+                            &self.app.caches,
+                            &self.app.conversions,
+                        );
                         Serving { made_of, served }
                     }
                 };

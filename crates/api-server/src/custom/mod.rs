@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::meta::string;
+use crate::meta::{string, text};
+use crate::metrics::ConversionMetrics;
 use keelson_api_types::gvk::api_version;
 use keelson_api_types::{Gvk, Gvr};
 use keelson_machinery::Rules;
@@ -123,10 +124,12 @@ pub struct Served {
 }
 
 /// Makes the rows of a definition under its accepted names. Its objects' cache is read anew.
-pub fn serve(definition: &Value, names: &Value, caches: &Caches) -> Served {
+pub fn serve(definition: &Value, names: &Value, caches: &Caches, conversions: &ConversionMetrics) -> Served {
     let spec = &definition["spec"];
     let all = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let versions = Arc::new(versions(spec, Names(names).kind(), all));
+    let versions = versions(spec, Names(names).kind(), all);
+    let webhook = webhook(definition, conversions);
+    let versions = Arc::new(Versions { webhook, ..versions });
     let storage = storage_of(definition);
     let index = Index::new(versions.clone());
     caches.set_index(&storage, index.clone());
@@ -164,19 +167,24 @@ fn versions(spec: &Value, kind: &str, all: &[Value]) -> Versions {
         }
         types.insert(name, Version { ty, selectable });
     }
-    let conversion = &spec["conversion"];
-    let webhook = (string(conversion, "strategy") == "Webhook").then(|| Webhook {
-        config: conversion["webhook"]["clientConfig"].clone(),
-        review_versions: strings(&conversion["webhook"]["conversionReviewVersions"]),
-    });
     Versions {
         kind: kind.to_owned(),
         types,
         stored,
-        webhook,
+        webhook: None,
         closed: CancellationToken::new(),
         terminating: AtomicBool::new(false),
     }
+}
+
+fn webhook(definition: &Value, metrics: &ConversionMetrics) -> Option<Webhook> {
+    let conversion = &definition["spec"]["conversion"];
+    (string(conversion, "strategy") == "Webhook").then(|| Webhook {
+        config: conversion["webhook"]["clientConfig"].clone(),
+        review_versions: strings(&conversion["webhook"]["conversionReviewVersions"]),
+        crd: text(definition, "name").to_owned(),
+        metrics: metrics.clone(),
+    })
 }
 
 /// Where a definition's objects lie.

@@ -1,12 +1,13 @@
 //! Conversion by a webhook: one ConversionReview for all objects of a request, and what its answer must keep.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keelson_api_types::{FieldError, Gvk, field, names};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::meta::{self, string};
+use crate::metrics::ConversionMetrics;
 use crate::types::Objects;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -16,7 +17,18 @@ pub struct Webhook {
     pub config: Value,
     /// The first that we speak is used.
     pub review_versions: Vec<String>,
+    /// Of the definition.
+    pub crd: String,
+    pub metrics: ConversionMetrics,
 }
+
+/// Upstream's name of a failure's kind, and what the client is told.
+type Failure = (&'static str, String);
+
+const CALL: &str = "conversion_webhook_call_failure";
+const MALFORMED: &str = "conversion_webhook_malformed_response_failure";
+const PARTIAL: &str = "conversion_webhook_partial_response_failure";
+const INVALID: &str = "conversion_webhook_invalid_converted_object_failure";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,33 +61,48 @@ impl Webhook {
         let known = |v: &&String| matches!(v.as_str(), "v1" | "v1beta1");
         let version =
             self.review_versions.iter().find(known).ok_or("no supported conversion review versions")?;
+        let since = Instant::now();
+        let outcome = self.ask(objects, version, from, originals, to).await;
+        let (failure, to) = (outcome.as_ref().err().map(|(kind, _)| *kind), Gvk::from_api_version(to, ""));
+        self.metrics.converted(&self.crd, &from.version, &to.version, failure, since.elapsed());
+        outcome.map_err(|(_, why)| why)
+    }
+
+    async fn ask(
+        &self,
+        objects: &dyn Objects,
+        version: &str,
+        from: &Gvk,
+        originals: Vec<Value>,
+        to: &str,
+    ) -> Result<Vec<Value>, Failure> {
         let uid = uuid::Uuid::new_v4().to_string();
         let review = json!({
             "apiVersion": format!("apiextensions.k8s.io/{version}"),
             "kind": "ConversionReview",
             "request": {"uid": uid, "desiredAPIVersion": to, "objects": originals},
         });
-        let failed = |why: String| format!("conversion webhook for {from} failed: {why}");
+        let failed = |kind, why: String| (kind, format!("conversion webhook for {from} failed: {why}"));
         let body = crate::webhook::post(objects, &self.config, TIMEOUT, review.to_string().into_bytes());
-        let body = body.await.map_err(|e| failed(e.to_string()))?;
-        let review: Review = serde_json::from_slice(&body).map_err(|e| failed(e.to_string()))?;
-        let converted = read(review, version, &uid).map_err(failed)?;
+        let body = body.await.map_err(|e| failed(CALL, e.to_string()))?;
+        let review: Review = serde_json::from_slice(&body).map_err(|e| failed(CALL, e.to_string()))?;
+        let converted = read(review, version, &uid).map_err(|why| failed(MALFORMED, why))?;
         if converted.len() != originals.len() {
             let (got, wanted) = (converted.len(), originals.len());
-            return Err(format!("conversion webhook for {from} returned {got} objects, expected {wanted}"));
+            let why = format!("conversion webhook for {from} returned {got} objects, expected {wanted}");
+            return Err((PARTIAL, why));
         }
         let many = originals.len() > 1;
         let mut out = Vec::with_capacity(converted.len());
         for (i, (original, converted)) in originals.iter().zip(converted).enumerate() {
             let place = if many { format!(" at index {i}") } else { String::new() };
             let what = if many { "invalid converted object" } else { "invalid object" };
-            check(original, &converted, to)
-                .map_err(|why| format!("conversion webhook for {from} returned {what}{place}: {why}"))?;
+            check(original, &converted, to).map_err(|why| {
+                (INVALID, format!("conversion webhook for {from} returned {what}{place}: {why}"))
+            })?;
             let restored = restore(original, converted).map_err(|why| {
-                format!(
-                    "conversion webhook for {from} returned invalid metadata{}: {why}",
-                    if many { format!(" in object at index {i}") } else { String::new() }
-                )
+                let place = if many { format!(" in object at index {i}") } else { String::new() };
+                (INVALID, format!("conversion webhook for {from} returned invalid metadata{place}: {why}"))
             })?;
             out.push(restored);
         }

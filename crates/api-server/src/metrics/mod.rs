@@ -1,7 +1,11 @@
 //! What the server counts about its requests, under upstream's names.
 
+mod admission;
+mod conversion;
 mod store;
 
+pub use admission::{AdmissionMetrics, Called};
+pub use conversion::ConversionMetrics;
 pub use store::Metered;
 
 use std::collections::HashMap;

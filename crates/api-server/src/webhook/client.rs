@@ -35,8 +35,19 @@ pub enum CallError {
     #[error("Post \"{url}\": {reason}")]
     Failed { url: String, reason: String },
     /// An answer, but none of success.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{reason}")]
+    Refused { code: u16, reason: String },
+}
+
+impl CallError {
+    /// The HTTP status that the failure counts as.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Config(_) => 500,
+            Self::Failed { .. } => 503,
+            Self::Refused { code, .. } => *code,
+        }
+    }
 }
 
 /// Where a webhook listens.
@@ -73,7 +84,7 @@ pub async fn post(
         if parts.status.is_success() {
             return Ok(answer);
         }
-        Err(CallError::Refused(refusal(&parts, &answer)))
+        Err(CallError::Refused { code: parts.status.as_u16(), reason: refusal(&parts, &answer) })
     };
     match tokio::time::timeout(timeout, answer).await {
         Ok(answer) => answer,

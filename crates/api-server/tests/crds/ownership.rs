@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::webhooks::{V1, V2, converter, started, v1, v2};
-use super::{serve, with};
-use crate::support::{Client, Server};
+use super::{DEFINITIONS, serve, with};
+use crate::support::{Client, Server, eventually};
 
 /// `manager operation version: fields` of each entry.
 fn owners(object: &Value) -> Vec<String> {
@@ -102,29 +102,33 @@ async fn without_a_converter_versions_are_compared_by_their_schemas() {
     other["spec"]["size"] = 3.into();
     let shared = apply(&admin, &paths[1], "two", &other).await.expect(200);
     assert_eq!(owners(&shared).len(), 2, "{shared}");
-    let object = admin.get(&format!("{}/w", paths[0])).await.expect(200);
-    assert_eq!(object["spec"], json!({"size": 3, "color": "blue"}), "what v2 lacks is still there");
 }
 
 #[tokio::test]
 async fn apply_fails_where_an_owner_cannot_be_compared_and_other_writes_forget_the_owners() {
     let hook = converter(|_| {}).await;
     let (_server, admin) = started(&hook).await;
-    let fields = json!({"f:hostPort": {}});
-    let entry = json!({"manager": "old", "operation": "Apply", "apiVersion": "stable.example.com/v0", "fieldsType": "FieldsV1", "fieldsV1": fields});
-    let mut object = admin.post(V1, &v1("a", "h:1")).await.expect(201);
-    object["metadata"]["managedFields"] = json!([entry]);
-    let object = admin.put(&format!("{V1}/a"), &object).await.expect(200);
-    assert_eq!(owners(&object), [r#"old Apply v0: ["f:hostPort"]"#]);
-    apply(&admin, V1, "one", &v1("a", "h:2")).await.refused(
-        500,
-        "",
-        "request to convert CR to an invalid group/version: stable.example.com/v0",
-    );
+    apply(&admin, V2, "old", &v2("a", "h", "1")).await.expect(201);
+    let definition = format!("{DEFINITIONS}/tests.stable.example.com");
+    let without = json!([{"op": "remove", "path": "/spec/versions/1"}]);
+    admin.patch(&definition, "json", &without).await.expect(200);
+    eventually("v2 is no more", || async {
+        let reply = admin.get(V2).await;
+        if reply.status == 404 { Ok(()) } else { Err(reply.text()) }
+    })
+    .await;
+    let why = "request to convert CR to an invalid group/version: stable.example.com/v2";
+    let refused = apply(&admin, V1, "one", &v1("a", "h:2")).await.expect(500);
+    assert_eq!(refused["message"], why);
     let path = format!("{V1}/a");
     let seen = admin.patch(&path, "merge", &json!({"hostPort": "h:3"})).await.expect(200);
     assert_eq!(owners(&seen), [""; 0]);
-    // The same where the webhook is gone.
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_gone_fails_an_apply_and_no_other_write() {
+    let hook = converter(|_| {}).await;
+    let (_server, admin) = started(&hook).await;
     apply(&admin, V2, "two", &v2("b", "h", "1")).await.expect(201);
     drop(hook);
     let refused = apply(&admin, V1, "one&force=true", &v1("b", "h:2")).await.expect(500);

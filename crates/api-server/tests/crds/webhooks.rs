@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{DEFINITIONS, serve};
 use crate::support::webhook::Webhook;
-use crate::support::{Client, Server, eventually};
+use crate::support::{CONFIG_MAPS, Client, Server, config_map, eventually};
 
 pub(super) const V1: &str = "/apis/stable.example.com/v1/namespaces/default/tests";
 pub(super) const V2: &str = "/apis/stable.example.com/v2/namespaces/default/tests";
@@ -255,4 +255,38 @@ async fn a_webhook_that_knows_only_v1beta1_is_asked_in_that() {
     serve(&admin, &definition).await;
     admin.post(V1, &v1("a", "localhost:8080")).await.expect(201);
     assert_eq!(admin.get(&format!("{V2}/a")).await.expect(200)["port"], "8080");
+}
+
+#[tokio::test]
+async fn conversions_are_counted_and_parameters_of_policies_converted_once() {
+    let hook = converter(|_| {}).await;
+    let (_server, admin) = started(&hook).await;
+    admin.post(V1, &v1("a", "h:1")).await.expect(201);
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let rule = json!({"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]});
+    let policy = json!({"metadata": {"name": "p"}, "spec": {
+        "paramKind": {"apiVersion": "stable.example.com/v2", "kind": "Test"},
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "object.metadata.name == params.host"}]}});
+    let binding = json!({"metadata": {"name": "b"}, "spec": {
+        "policyName": "p", "validationActions": ["Deny"],
+        "paramRef": {"name": "a", "parameterNotFoundAction": "Deny"}}});
+    for (resource, object) in
+        [("validatingadmissionpolicies", policy), ("validatingadmissionpolicybindings", binding)]
+    {
+        let path = format!("{group}/{resource}");
+        admin.post(&path, &object).await.expect(201);
+        admin.get(&path).await.expect(200);
+    }
+    let before = hook.asked().len();
+    admin.post(CONFIG_MAPS, &config_map("h")).await.expect(201);
+    admin.post(CONFIG_MAPS, &config_map("g")).await.expect(422);
+    assert_eq!(hook.asked().len(), before + 1, "the parameter is as it was");
+    let text = admin.get("/metrics").await.text();
+    for line in [
+        r#"apiserver_crd_conversion_webhook_duration_seconds_count{crd_name="tests.stable.example.com",from_version="v1",to_version="v2",succeeded="true"} 1"#,
+        r#"apiserver_conversion_webhook_request_total{result="success",failure_type=""} 1"#,
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
 }

@@ -1,5 +1,7 @@
 //! MutatingAdmissionPolicy: expressions that make a patch of what is written.
 
+use std::time::Instant;
+
 use keelson_api_types::{Cause, Gvr, Reason, Status, StatusError, meta};
 use keelson_cel::{Budget, RUNTIME_BUDGET, Struct, Value as CelValue};
 use keelson_machinery::patch;
@@ -53,6 +55,15 @@ enum Failure {
     Refused(StatusError),
 }
 
+impl Failure {
+    fn message(&self) -> &str {
+        match self {
+            Self::Policy(why) => why,
+            Self::Refused(status) => status.message(),
+        }
+    }
+}
+
 fn compile(spec: &Value, ignores_failure: bool) -> Evaluator {
     let names = Names { params: spec["paramKind"].is_object(), authorizer: true, mutation: false };
     let compiler = Compiler::with_variables(&spec["variables"], names);
@@ -99,9 +110,9 @@ pub async fn mutate(chain: &Chain, r: &mut AdmissionRequest<'_>) -> Verdict {
             }
         };
         for params in params {
-            let call =
-                Call { chain, policy, target, params: params.as_deref(), namespace: namespace.as_ref() };
-            match call.run(r, &key(policy, binding, params.as_deref())).await {
+            let (params, namespace) = (params.as_deref(), namespace.as_ref());
+            let call = Call { chain, policy, binding, target, params, namespace };
+            match call.run(r, &key(policy, binding, params)).await {
                 Ok(did) => patched |= did,
                 Err(Failure::Refused(status)) => return Err(status),
                 Err(Failure::Policy(_)) if policy.ignores_failure => {}
@@ -146,6 +157,7 @@ fn refuse(r: &AdmissionRequest<'_>, problems: Vec<(String, bool)>) -> Verdict {
 struct Call<'c> {
     chain: &'c Chain,
     policy: &'c Policy<Evaluator>,
+    binding: &'c Binding,
     target: &'c Target,
     params: Option<&'c Value>,
     namespace: Option<&'c Value>,
@@ -165,7 +177,11 @@ impl Call<'_> {
         let before = r.object.as_deref().cloned();
         let (mut patched, mut problem) = (false, None);
         for mutation in evaluator.mutations.iter().filter(|_| before.is_some()) {
-            match self.mutate(r, mutation).await {
+            let since = Instant::now();
+            let outcome = self.mutate(r, mutation).await;
+            let why = outcome.as_ref().err().map(Failure::message);
+            self.chain.metrics.mutation(&self.policy.name, &self.binding.name, why, since.elapsed());
+            match outcome {
                 Ok(()) => patched = true,
                 // The others of the policy still run; the first problem is told.
                 Err(Failure::Policy(why)) => problem = problem.or(Some(Failure::Policy(why))),

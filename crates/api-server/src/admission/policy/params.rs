@@ -66,22 +66,15 @@ impl ParamRef {
             (true, "", of_request) => of_request,
             (true, own, _) => own,
         };
-        let found = match &self.selector {
-            None => objects.get(&kind.gvr, namespace, &self.name).into_iter().collect(),
-            Some(selector) => {
-                let mut all = objects.list(&kind.gvr, namespace);
-                all.retain(|o| selector.matches(meta::labels(o).unwrap_or(&Map::new())));
-                all
-            }
-        };
+        let name = Some(&*self.name).filter(|_| self.selector.is_none());
+        let found = objects.shown(&kind.gvr, namespace, name).await;
+        let mut found = found.map_err(|e| e.message().to_owned())?;
+        if let Some(selector) = &self.selector {
+            found.retain(|o| selector.matches(meta::labels(o).unwrap_or(&Map::new())));
+        }
         if found.is_empty() && self.denies_without {
             return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());
         }
-        let mut params = Vec::with_capacity(found.len());
-        for object in found {
-            let shown = objects.as_served(&kind.gvr, Value::clone(&object)).await;
-            params.push(Some(Arc::new(shown.map_err(|e| e.message().to_owned())?)));
-        }
-        Ok(params)
+        Ok(found.into_iter().map(Some).collect())
     }
 }

@@ -1,6 +1,7 @@
 //! ValidatingAdmissionPolicy: expressions that must hold, or the write is refused, warned about or audited.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use keelson_api_types::{Cause, Gvr, Reason, Status, StatusError};
 use keelson_cel::{Budget, MAX_MESSAGE_SIZE, RUNTIME_BUDGET, Value as CelValue};
@@ -52,6 +53,7 @@ struct Denial {
     message: String,
     /// Empty where evaluating failed.
     reason: String,
+    took: Duration,
 }
 
 #[derive(Default)]
@@ -59,7 +61,9 @@ struct Outcome {
     denials: Vec<Denial>,
     annotations: Vec<(String, String)>,
     /// Annotations that could not be made, where the failure policy minds.
-    broken: Vec<String>,
+    broken: Vec<(String, Duration)>,
+    /// What failed where it does not.
+    ignored: Vec<(String, Duration)>,
 }
 
 fn compile(spec: &Value, ignores_failure: bool) -> Evaluator {
@@ -141,7 +145,7 @@ pub async fn validate(chain: &Chain, r: &mut AdmissionRequest<'_>) -> Verdict {
         }
         drop(seen);
         for outcome in outcomes {
-            report.take(policy, binding, outcome, r);
+            report.take(chain, policy, binding, outcome, r);
         }
     }
     for (key, values) in std::mem::take(&mut report.notes) {
@@ -163,20 +167,33 @@ impl Report {
 
     fn take(
         &mut self,
+        chain: &Chain,
         policy: &Policy<Evaluator>,
         binding: &Binding,
         outcome: Outcome,
         r: &mut AdmissionRequest<'_>,
     ) {
+        let count = |why: &str, action, took| {
+            chain.metrics.validation(&policy.name, &binding.name, why, action, took);
+        };
+        outcome.ignored.iter().for_each(|(why, took)| count(why, "allow", *took));
         for denial in outcome.denials {
             for action in &binding.actions {
+                let count = |action| count(&denial.message, action, denial.took);
                 match action.as_str() {
-                    "Deny" => self.refuse(policy, Some(binding), denial.message.clone(), &denial.reason),
-                    "Warn" => r.warnings.push(format!(
-                        "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
-                        policy.name, binding.name, denial.message
-                    )),
+                    "Deny" => {
+                        count("deny");
+                        self.refuse(policy, Some(binding), denial.message.clone(), &denial.reason);
+                    }
+                    "Warn" => {
+                        count("warn");
+                        r.warnings.push(format!(
+                            "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
+                            policy.name, binding.name, denial.message
+                        ));
+                    }
                     _ => {
+                        count("audit");
                         let failure = json!([{
                             "message": denial.message, "policy": policy.name, "binding": binding.name,
                             "expressionIndex": denial.index, "validationActions": binding.actions,
@@ -192,7 +209,8 @@ impl Report {
                 values.push(value);
             }
         }
-        for why in outcome.broken {
+        for (why, took) in outcome.broken {
+            count(&why, "deny", took);
             self.refuse(policy, Some(binding), why, "");
         }
     }
@@ -213,54 +231,61 @@ fn refusal(r: &AdmissionRequest<'_>, message: String, reason: &str) -> StatusErr
 
 impl Evaluator {
     fn evaluate(&self, inputs: &Inputs<'_>) -> Outcome {
+        let since = Instant::now();
         match self.conditions.hold(inputs) {
             Ok(true) => {}
             Ok(false) => return Outcome::default(),
-            Err(why) => return self.failed(why),
+            Err(why) => return self.failed(why, since),
         }
         let mut budget = Budget::new(RUNTIME_BUDGET);
         let mut results = Vec::with_capacity(self.validations.len());
         for validation in &self.validations {
+            let since = Instant::now();
             match validation.expression.evaluate(inputs, &mut budget) {
-                Ok(result) => results.push(result),
-                Err(exhausted) => return self.failed(exhausted),
+                Ok(result) => results.push((result, since.elapsed())),
+                Err(exhausted) => return self.failed(exhausted, since),
             }
         }
         let mut outcome = Outcome::default();
-        for (index, (validation, result)) in self.validations.iter().zip(results).enumerate() {
-            let denial = match result {
-                Ok(CelValue::Bool(true)) => continue,
+        for (index, (validation, (result, took))) in self.validations.iter().zip(results).enumerate() {
+            match result {
+                Ok(CelValue::Bool(true)) => {}
                 Ok(_) => match validation.message(inputs, &mut budget) {
-                    Ok(message) => Denial { index, message, reason: validation.reason.clone() },
-                    Err(why) if !self.ignores_failure => Denial {
-                        index,
-                        message: format!("failed messageExpression: {why}"),
-                        reason: String::new(),
-                    },
-                    Err(_) => continue,
+                    Ok(message) => {
+                        let reason = validation.reason.clone();
+                        outcome.denials.push(Denial { index, message, reason, took });
+                    }
+                    Err(why) => {
+                        self.fail(&mut outcome, index, format!("failed messageExpression: {why}"), took)
+                    }
                 },
-                Err(message) if !self.ignores_failure => Denial { index, message, reason: String::new() },
-                Err(_) => continue,
-            };
-            outcome.denials.push(denial);
+                Err(why) => self.fail(&mut outcome, index, why, took),
+            }
         }
         if let Err(exhausted) = self.annotate(inputs, &mut outcome) {
-            return self.failed(exhausted);
+            return self.failed(exhausted, since);
         }
         outcome
     }
 
-    fn failed(&self, message: String) -> Outcome {
-        let denial = Denial { index: 0, message, reason: String::new() };
-        Outcome {
-            denials: if self.ignores_failure { Vec::new() } else { vec![denial] },
-            ..Outcome::default()
+    fn failed(&self, message: String, since: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.fail(&mut outcome, 0, message, since.elapsed());
+        outcome
+    }
+
+    /// What cannot be evaluated denies, unless the failure policy does not mind.
+    fn fail(&self, outcome: &mut Outcome, index: usize, message: String, took: Duration) {
+        match self.ignores_failure {
+            true => outcome.ignored.push((message, took)),
+            false => outcome.denials.push(Denial { index, message, reason: String::new(), took }),
         }
     }
 
     fn annotate(&self, inputs: &Inputs<'_>, outcome: &mut Outcome) -> Result<(), String> {
         let mut budget = Budget::new(RUNTIME_BUDGET);
         for (key, expression) in &self.annotations {
+            let since = Instant::now();
             match expression.evaluate(inputs, &mut budget)? {
                 Ok(value) => {
                     let value = value.as_str().unwrap_or_default().trim();
@@ -269,7 +294,7 @@ impl Evaluator {
                         outcome.annotations.push((key.clone(), value[..end].to_owned()));
                     }
                 }
-                Err(why) if !self.ignores_failure => outcome.broken.push(why),
+                Err(why) if !self.ignores_failure => outcome.broken.push((why, since.elapsed())),
                 Err(_) => {}
             }
         }

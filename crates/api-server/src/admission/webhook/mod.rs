@@ -4,7 +4,7 @@
 mod hook;
 mod review;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use keelson_api_types::StatusError;
@@ -19,7 +19,8 @@ use super::matching::Target;
 use super::memo::Memo;
 use super::versioned::Versioned;
 use super::{Chain, GROUP, is_admission_configuration};
-use crate::types::AdmissionRequest;
+use crate::metrics::Called;
+use crate::types::{AdmissionRequest, Operation};
 use crate::webhook as client;
 
 const DEFAULT_TIMEOUT: u64 = 10;
@@ -43,12 +44,37 @@ impl Default for Webhooks {
 const MUTATING: &str = "mutatingwebhookconfigurations";
 const VALIDATING: &str = "validatingwebhookconfigurations";
 
-/// How a call ended without an answer.
+/// How a call ended without leave to go on.
 enum Failure {
+    /// The webhook says no.
+    Rejected(StatusError),
     /// The request is refused, whatever the failure policy says.
     Refused(StatusError),
-    /// The webhook could not be asked; its failure policy decides.
-    Call(String),
+    /// The webhook could not be asked; its failure policy decides. With the HTTP status that it counts as.
+    Call(u16, String),
+}
+
+impl Failure {
+    fn called(&self, hook: &Hook) -> Called {
+        match self {
+            Self::Rejected(status) => Called::Rejected(status.code()),
+            Self::Refused(_) => Called::Internal,
+            Self::Call(code, _) => Called::Failed { code: *code, tolerated: hook.ignores_failure() },
+        }
+    }
+}
+
+/// Counts the call of a webhook.
+fn count<T>(
+    chain: &Chain,
+    hook: &Hook,
+    mutating: bool,
+    op: Operation,
+    outcome: &Result<T, Failure>,
+    took: Duration,
+) {
+    let ended = outcome.as_ref().map_or_else(|failure| failure.called(hook), |_| Called::Allowed);
+    chain.metrics.webhook(&hook.name, mutating, op, ended, took);
 }
 
 /// Runs the mutating webhooks one after another.
@@ -65,7 +91,9 @@ pub async fn mutate(chain: &Chain, r: &mut AdmissionRequest<'_>) -> Result<(), S
             continue;
         }
         let at = format!("round_{}_index_{index}", u8::from(again));
+        let since = Instant::now();
         let outcome = change(chain, hook, &target, r, &at).await;
+        count(chain, hook, true, r.op, &outcome, since.elapsed());
         let changed = *outcome.as_ref().unwrap_or(&false);
         let note = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed})
             .to_string();
@@ -101,7 +129,7 @@ async fn change(
         return Ok(false);
     }
     let parsed: Value = serde_json::from_slice(&patch)
-        .map_err(|e| Failure::Call(format!("received undecodable patch in webhook response: {e}")))?;
+        .map_err(|e| Failure::Call(503, format!("received undecodable patch in webhook response: {e}")))?;
     if parsed.as_array().is_some_and(Vec::is_empty) {
         return Ok(false);
     }
@@ -111,7 +139,7 @@ async fn change(
         return Err(internal(&format!("admission webhook {} {why}", quote(&hook.name))));
     }
     if patch_type != "JSONPatch" {
-        return Err(Failure::Call(format!("unsupported patch type {}", quote(&patch_type))));
+        return Err(Failure::Call(503, format!("unsupported patch type {}", quote(&patch_type))));
     }
     let seen = Versioned::new(chain.objects(), r, target).await.map_err(Failure::Refused)?;
     let patched =
@@ -140,11 +168,16 @@ pub async fn validate(chain: &Chain, r: &mut AdmissionRequest<'_>) -> Result<(),
         }
     }
     let request = &*r;
-    let answers =
-        join_all(relevant.iter().map(|(hook, target)| ask(chain, hook, target, request, false))).await;
+    let answers = relevant.iter().map(async |(hook, target)| {
+        let since = Instant::now();
+        (ask(chain, hook, target, request, false).await, since.elapsed())
+    });
+    let answers = join_all(answers).await;
     let mut verdict = Ok(());
-    for (index, ((hook, _), answer)) in relevant.into_iter().zip(answers).enumerate() {
-        let outcome = match answer.and_then(|answer| accept(hook, answer, r)) {
+    for (index, ((hook, _), (answer, took))) in relevant.into_iter().zip(answers).enumerate() {
+        let outcome = answer.and_then(|answer| accept(hook, answer, r));
+        count(chain, hook, false, r.op, &outcome, took);
+        let outcome = match outcome {
             Ok(()) => Ok(()),
             Err(failure) => tolerate(hook, failure).map(|()| {
                 r.annotate(format!("failed-open.{VALIDATION}/round_0_index_{index}"), hook.name.clone());
@@ -177,13 +210,13 @@ fn accept(hook: &Hook, answer: Answer, r: &mut AdmissionRequest<'_>) -> Result<(
     if answer.allowed {
         return Ok(());
     }
-    Err(Failure::Refused(review::rejection(&hook.name, answer.status.as_ref())))
+    Err(Failure::Rejected(review::rejection(&hook.name, answer.status.as_ref())))
 }
 
 fn tolerate(hook: &Hook, failure: Failure) -> Result<(), StatusError> {
     match failure {
-        Failure::Refused(status) => Err(status),
-        Failure::Call(why) => {
+        Failure::Rejected(status) | Failure::Refused(status) => Err(status),
+        Failure::Call(_, why) => {
             let message = format!("failed calling webhook {}: {why}", quote(&hook.name));
             if hook.ignores_failure() {
                 tracing::warn!(message, "failing open");
@@ -206,13 +239,13 @@ async fn ask(
         return Err(Failure::Refused(StatusError::bad_request(why)));
     }
     let uid = uuid::Uuid::new_v4().to_string();
-    let version = review::version(&hook.admission_review_versions).map_err(Failure::Call)?;
+    let version = review::version(&hook.admission_review_versions).map_err(|why| Failure::Call(400, why))?;
     let seen = Versioned::new(chain.objects(), r, target).await.map_err(Failure::Refused)?;
     let body = review::encode(&uid, version, request(r, target), &seen);
     let timeout = Duration::from_secs(hook.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT));
     let body = client::post(chain.objects(), &hook.client_config, timeout, body)
         .await
-        .map_err(|e| Failure::Call(format!("failed to call webhook: {e}")))?;
+        .map_err(|e| Failure::Call(e.code(), format!("failed to call webhook: {e}")))?;
     review::read(&body, &uid, version, mutating)
-        .map_err(|e| Failure::Call(format!("received invalid webhook response: {e}")))
+        .map_err(|e| Failure::Call(503, format!("received invalid webhook response: {e}")))
 }
