@@ -1,5 +1,8 @@
 //! Managers of one object in several versions: what they own is compared in their version.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 
 use super::webhooks::{V1, V2, converter, started, v1, v2};
@@ -126,17 +129,20 @@ async fn apply_fails_where_an_owner_cannot_be_compared_and_other_writes_forget_t
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_gone_fails_an_apply_and_no_other_write() {
-    let hook = converter(|_| {}).await;
+async fn a_webhook_that_fails_fails_an_apply_and_no_other_write() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let fails = broken.clone();
+    let hook = converter(move |response| {
+        if fails.load(Ordering::Relaxed) {
+            response["result"] = json!({"status": "Failed", "message": "no"});
+        }
+    })
+    .await;
     let (_server, admin) = started(&hook).await;
     apply(&admin, V2, "two", &v2("b", "h", "1")).await.expect(201);
-    drop(hook);
+    broken.store(true, Ordering::Relaxed);
     let refused = apply(&admin, V1, "one&force=true", &v1("b", "h:2")).await.expect(500);
-    let message = refused["message"].as_str().unwrap();
-    assert!(
-        message.starts_with("conversion webhook for stable.example.com/v1, Kind=Test failed"),
-        "{message}"
-    );
+    assert_eq!(refused["message"], "conversion webhook for stable.example.com/v1, Kind=Test failed: no");
     let seen = admin.patch(&format!("{V1}/b"), "merge", &json!({"hostPort": "h:3"})).await.expect(200);
     assert_eq!(owners(&seen), [""; 0]);
 }
