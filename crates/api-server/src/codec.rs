@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use keelson_api_types::{Gvk, StatusError};
 use keelson_machinery::apply::{self, Manager};
-use keelson_machinery::{DecodeError, FieldValidation, decode, encode, proto, prune};
+use keelson_machinery::{DecodeError, FieldValidation, cbor, decode, encode, proto, prune};
 use keelson_schema::Type;
 use serde_json::Value;
 
@@ -18,7 +18,11 @@ use crate::verbs::write::Writer;
 const BODY_LIMIT: usize = 3 << 20;
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const JSON: &str = "application/json";
-const ACCEPTED: [&str; 3] = [JSON, "application/yaml", PROTOBUF];
+const YAML: &str = "application/yaml";
+pub const CBOR: &str = "application/cbor";
+/// What bodies may be in; custom resources have no messages.
+const ACCEPTED: [&str; 4] = [JSON, YAML, PROTOBUF, CBOR];
+const ACCEPTED_CUSTOM: [&str; 3] = [JSON, YAML, CBOR];
 
 /// Reads a body whole, up to the limit.
 pub async fn read_body(mut body: Incoming) -> Result<Bytes, StatusError> {
@@ -55,13 +59,13 @@ fn decode_any(
     ty: &Type,
 ) -> Result<(Value, Vec<String>), StatusError> {
     let decoded = match content_type {
-        // Custom resources have no messages.
         PROTOBUF if ty.as_object().is_some_and(|o| o.layout().is_empty()) => {
-            return Err(StatusError::unsupported_media_type(&ACCEPTED[..2]));
+            return Err(StatusError::unsupported_media_type(&ACCEPTED_CUSTOM));
         }
         PROTOBUF => proto::decode_object(ty, body).map(|object| (object, Vec::new())),
         JSON | "" => decode::json_strict(body),
-        "application/yaml" => decode::yaml(body),
+        YAML => decode::yaml(body),
+        CBOR => cbor::decode(Some(ty), body).map(|object| (object, Vec::new())),
         _ => return Err(StatusError::unsupported_media_type(&ACCEPTED)),
     };
     let decoded = decoded.and_then(|(object, duplicates)| match object {

@@ -24,16 +24,22 @@ pub enum Encoding {
     Yaml,
     /// Kubernetes' own messages; what has none is sent as JSON.
     Protobuf,
+    /// KEP-4222.
+    Cbor,
 }
 
+/// What a watch in CBOR is (RFC 8742); clients ask for it as `application/cbor`.
+pub const CBOR_SEQUENCE: &str = "application/cbor-seq";
+
 impl Encoding {
-    const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
+    const ALL: [Self; 4] = [Self::Json, Self::Yaml, Self::Protobuf, Self::Cbor];
 
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
             Self::Protobuf => "application/vnd.kubernetes.protobuf",
+            Self::Cbor => "application/cbor",
         }
     }
 
@@ -83,12 +89,16 @@ impl Offer {
 
     fn supported(self) -> Vec<String> {
         let all = Encoding::ALL.into_iter().filter(|e| match e {
-            Encoding::Json => true,
+            Encoding::Json | Encoding::Cbor => true,
             Encoding::Yaml => !self.stream,
             Encoding::Protobuf => self.messages,
         });
-        let suffix = if self.stream { ";stream=watch" } else { "" };
-        all.map(|e| format!("{}{suffix}", e.media_type())).collect()
+        all.map(|encoding| match encoding {
+            Encoding::Cbor if self.stream => CBOR_SEQUENCE.to_owned(),
+            _ if self.stream => format!("{};stream=watch", encoding.media_type()),
+            _ => encoding.media_type().to_owned(),
+        })
+        .collect()
     }
 
     fn gives(self, clause: &Clause<'_>, encoding: Encoding) -> Option<(Form, &'static str)> {
@@ -203,7 +213,7 @@ mod tests {
             let got = accepted(&headers, None, offer).map(|a| (a.form, a.encoding)).map_err(drop);
             assert_eq!(got, expected, "{accept}");
         };
-        use Encoding::{Json, Protobuf, Yaml};
+        use Encoding::{Cbor, Json, Protobuf, Yaml};
         let (builtin, custom, plain) = (Offer::BUILTIN, Offer::CUSTOM, Offer::PLAIN);
         let watch = Offer { stream: true, ..builtin };
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -230,7 +240,10 @@ mod tests {
         check("application/yaml", watch, Err(()));
         check("application/json;stream=watch", watch, Ok((Form::Whole, Json)));
         check("application/json;stream=other", watch, Err(()));
-        for unknown in ["application/x-yaml", "application/cbor", "image/png"] {
+        check("application/cbor", watch, Ok((Form::Whole, Cbor)));
+        check("application/json;q=0.9,application/cbor;q=1", custom, Ok((Form::Whole, Cbor)));
+        check("application/cbor;as=Table;v=v1;g=meta.k8s.io", builtin, Ok((Form::Table, Cbor)));
+        for unknown in ["application/x-yaml", "application/cbor-seq", "image/png"] {
             check(unknown, builtin, Err(()));
         }
     }

@@ -2,16 +2,17 @@
 
 use std::sync::{Arc, LazyLock};
 
-use bytes::Bytes;
 use keelson_api_types::{StatusError, gofmt};
 use keelson_machinery::apply::{self, Manager};
-use keelson_machinery::{DecodeError, FieldValidation, decode, patch, prune};
+use keelson_machinery::{DecodeError, FieldValidation, cbor, decode, patch, prune};
 use keelson_schema::{Link, List, ListKind, Shape, Type};
 use serde_json::{Value, json};
 
 use crate::options::WriteOptions;
 use crate::registry::Resource;
 use crate::verbs::write::Writer;
+
+const APPLY_CBOR: &str = "application/apply-patch+cbor";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchKind {
@@ -23,18 +24,19 @@ pub enum PatchKind {
 
 impl PatchKind {
     pub fn of(content_type: &str, resource: &Resource) -> Result<Self, StatusError> {
-        const ALL: [&str; 4] = [
+        const ALL: [&str; 5] = [
             "application/json-patch+json",
             "application/merge-patch+json",
             "application/strategic-merge-patch+json",
             "application/apply-patch+yaml",
+            APPLY_CBOR,
         ];
         match content_type {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
             // The schema of a custom resource has no patch strategies.
             "application/strategic-merge-patch+json" if resource.custom.is_none() => Ok(Self::Strategic),
-            "application/apply-patch+yaml" => Ok(Self::Apply),
+            "application/apply-patch+yaml" | APPLY_CBOR => Ok(Self::Apply),
             _ => {
                 let all = ALL.iter().filter(|t| resource.custom.is_none() || !t.contains("strategic"));
                 Err(StatusError::unsupported_media_type(&all.copied().collect::<Vec<_>>()))
@@ -52,16 +54,20 @@ pub struct Patch {
 }
 
 impl Patch {
-    pub fn parse(kind: PatchKind, body: &Bytes) -> Result<Self, StatusError> {
+    pub fn parse(kind: PatchKind, content_type: &str, body: &[u8]) -> Result<Self, StatusError> {
         let fail = |prefix: &'static str| {
             move |error: DecodeError| {
                 let text = match error {
-                    DecodeError::Json(text) => text,
+                    DecodeError::Json(text) | DecodeError::Cbor(text) => text,
                     other => other.to_string(),
                 };
                 StatusError::bad_request(format!("{prefix}: {text}"))
             }
         };
+        if content_type == APPLY_CBOR {
+            let body = cbor::decode(None, body).map_err(fail("error decoding YAML"))?;
+            return Ok(Self { kind, body, problems: Vec::new() });
+        }
         if kind == PatchKind::Apply {
             const YAML: &str = "error decoding YAML: error converting YAML to JSON";
             let (body, problems) = decode::yaml(body).map_err(fail(YAML))?;
@@ -200,7 +206,7 @@ mod tests {
     #[test]
     fn a_patch_is_checked_like_a_body() {
         let check = |kind, body: &'static str, expected: &[&str]| {
-            let patch = Patch::parse(kind, &Bytes::from(body)).unwrap();
+            let patch = Patch::parse(kind, "", body.as_bytes()).unwrap();
             assert_eq!(patch.problems, expected, "{body}");
         };
         check(PatchKind::Merge, r#"{"a":{"b":1,"b":2}}"#, &[r#"duplicate field "a.b""#]);
@@ -210,7 +216,7 @@ mod tests {
             &[r#"json patch duplicate field "[0].path""#, r#"json patch unknown field "[0].foo""#],
         );
         let refused = |kind, body: &'static str, expected: &str| {
-            let error = Patch::parse(kind, &Bytes::from(body)).err().unwrap();
+            let error = Patch::parse(kind, "", body.as_bytes()).err().unwrap();
             assert!(error.message().starts_with(expected), "{}", error.message());
         };
         refused(PatchKind::Merge, "{", "error decoding patch: unexpected end of JSON input");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use keelson_api_types::StatusError;
-use keelson_machinery::proto;
+use keelson_machinery::{cbor, proto};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -214,6 +214,10 @@ impl Presenter {
             return response;
         }
         let size: usize = entries.iter().map(|e| e.bytes.len() + 1).sum();
+        if self.accepted.encoding == Encoding::Cbor {
+            let chunks = self.cbor_chunks(meta, entries);
+            return finish(headers, StatusCode::OK, self.accepted, Body::chunks(chunks, size));
+        }
         let mut chunks = self.json_chunks(meta, entries);
         let plain = !self.accepted.pretty && self.accepted.encoding == Encoding::Json;
         if plain && size > CHUNK {
@@ -252,6 +256,36 @@ impl Presenter {
         })
     }
 
+    fn cbor_chunks(
+        &self,
+        meta: &ListMeta,
+        entries: Vec<Arc<Entry>>,
+    ) -> impl Iterator<Item = Bytes> + Send + 'static {
+        let list = serde_json::from_str(&format!("{}]}}", self.list_head(meta))).unwrap_or_default();
+        let items = if self.accepted.form == Form::Table { "rows" } else { "items" };
+        let head = cbor::list_head(&list, items, entries.len());
+        let presenter = self.clone();
+        let mut entries = entries.into_iter();
+        chunked(head, move |out| {
+            let Some(entry) = entries.next() else { return false };
+            out.extend_from_slice(&presenter.cbor_item(&entry));
+            true
+        })
+    }
+
+    fn cbor_item(&self, entry: &Entry) -> Vec<u8> {
+        let mut row = BytesMut::new();
+        let (ty, json) = match self.accepted.form {
+            Form::Table => {
+                self.row(entry, &mut row);
+                (None, row.freeze())
+            }
+            Form::Whole => (Some(&self.resource.ty), self.json(entry, true)),
+            Form::Metadata | Form::MetadataList => (None, self.json(entry, true)),
+        };
+        cbor::encode_item(ty.map(|ty| &**ty), &serde_json::from_slice(&json).unwrap_or_default())
+    }
+
     /// A list as a message, whose length comes before its items: those are asked for theirs first.
     fn list_of_messages(
         &self,
@@ -286,7 +320,7 @@ impl Presenter {
         {
             return proto::watch_frame(kind, &self.enveloped(&message)).into();
         }
-        encode_frame(kind, &self.json(entry, first))
+        frame(self.accepted.encoding, kind, &self.json(entry, first))
     }
 
     /// A change as an event, shared between watchers where they see the same bytes.
@@ -296,7 +330,8 @@ impl Presenter {
         }
         match self.accepted.encoding {
             Encoding::Protobuf => change.message(seen, |entry| self.event(seen.as_str(), entry, first)),
-            _ => change.line(seen),
+            Encoding::Cbor => change.item(seen, |entry| self.event(seen.as_str(), entry, first)),
+            Encoding::Json | Encoding::Yaml => change.line(seen),
         }
     }
 
@@ -306,7 +341,7 @@ impl Presenter {
         let message = || proto::encode(&serde_json::from_slice(&status).ok()?).ok();
         match (self.accepted.encoding, message()) {
             (Encoding::Protobuf, Some(message)) => proto::watch_frame("ERROR", &message).into(),
-            _ => encode_frame("ERROR", &status),
+            (encoding, _) => frame(encoding, "ERROR", &status),
         }
     }
 
@@ -324,6 +359,17 @@ impl Presenter {
             presenter.include_object = IncludeObject::Metadata;
         }
         presenter.event("BOOKMARK", &Entry::bare(object.into()), first)
+    }
+}
+
+/// An event with an object that is given in JSON.
+fn frame(encoding: Encoding, kind: &str, json: &[u8]) -> Bytes {
+    match encoding {
+        Encoding::Cbor => {
+            let object = serde_json::from_slice(json).unwrap_or_default();
+            cbor::watch_frame(kind, &cbor::encode(&object)).into()
+        }
+        _ => encode_frame(kind, json),
     }
 }
 

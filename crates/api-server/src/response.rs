@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use keelson_api_types::StatusError;
-use keelson_machinery::proto;
+use keelson_machinery::{cbor, proto};
 use serde_json::Value;
 
 use crate::body::{Body, Response};
@@ -31,6 +31,7 @@ pub fn encoded(headers: &HeaderMap, status: StatusCode, mut accepted: Accepted, 
     let parsed = || serde_json::from_slice::<Value>(&json).ok();
     let other = match accepted.encoding {
         Encoding::Protobuf => parsed().and_then(|v| proto::encode(&v).ok()),
+        Encoding::Cbor => parsed().map(|v| cbor::encode(&v)),
         Encoding::Json if accepted.pretty => parsed().and_then(|v| serde_json::to_vec_pretty(&v).ok()),
         Encoding::Json => None,
         Encoding::Yaml => parsed().and_then(|v| crate::codec::to_yaml(&v)).map(String::into_bytes),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{App, Call};
 use crate::body::Response;
+use crate::codec::CBOR;
 use crate::discovery::GIT_VERSION;
 use crate::response;
 
@@ -60,6 +61,7 @@ fn answer(call: &Call, kind: &str, text: &str, mut object: Value) -> Result<Resp
             "application/yaml" => {
                 ("application/yaml", crate::codec::to_yaml(&object).unwrap_or_default().into_bytes())
             }
+            CBOR => (CBOR, keelson_machinery::cbor::encode(&object)),
             _ => continue,
         };
         let mut answer = response::text(StatusCode::OK, media, body);
@@ -74,7 +76,7 @@ fn answer(call: &Call, kind: &str, text: &str, mut object: Value) -> Result<Resp
         }
         return Ok(answer);
     }
-    Err(StatusError::not_acceptable(&["text/plain", "application/json", "application/yaml"]))
+    Err(StatusError::not_acceptable(&["text/plain", "application/json", "application/yaml", CBOR]))
 }
 
 fn status(started: Timestamp) -> (String, Value) {

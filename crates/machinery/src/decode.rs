@@ -15,6 +15,8 @@ use std::fmt;
 pub enum DecodeError {
     #[error("couldn't get version/kind; json parse error: {0}")]
     Json(String),
+    #[error("unable to determine group/version/kind: {0}")]
+    Cbor(String),
     #[error("yaml: {0}")]
     Yaml(String),
     /// A value of the wrong JSON type, or one whose text is malformed.
@@ -29,7 +31,7 @@ impl DecodeError {
     /// The text of the 400 that a request with such a body gets, if the body is to be of this kind.
     pub fn request_message(&self, version: &str, kind: &str, body: &[u8]) -> String {
         match self {
-            DecodeError::Json(_) | DecodeError::Yaml(_) => format!(
+            DecodeError::Json(_) | DecodeError::Cbor(_) | DecodeError::Yaml(_) => format!(
                 "the object provided is unrecognized (must be of type {kind}): {self} ({})",
                 summary(body)
             ),

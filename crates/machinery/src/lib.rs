@@ -4,6 +4,7 @@
 //! Objects are `serde_json::Value`s whose maps are sorted by key. No function here does I/O or reads a clock.
 
 pub mod apply;
+pub mod cbor;
 pub mod decode;
 pub mod diff;
 pub mod encode;

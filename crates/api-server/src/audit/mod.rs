@@ -246,6 +246,7 @@ fn object_of(content_type: &str, bytes: &[u8]) -> Option<Value> {
             object["kind"] = envelope.kind.as_str().into();
             Some(object)
         }
+        kind if kind.ends_with("cbor") => keelson_machinery::cbor::decode(None, bytes).ok(),
         kind if kind.contains("yaml") => Some(keelson_machinery::decode::yaml(bytes).ok()?.0),
         _ => serde_json::from_slice(bytes).ok(),
     }

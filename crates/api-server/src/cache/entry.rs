@@ -202,12 +202,14 @@ pub struct CacheEvent {
     lines: Frames,
     /// Only where somebody watches in protobuf.
     messages: OnceLock<Box<Frames>>,
+    /// Only where somebody watches in CBOR.
+    items: OnceLock<Box<Frames>>,
 }
 
 impl CacheEvent {
     pub fn new(kind: ChangeKind, revision: u64, entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
-        let (lines, messages) = Default::default();
-        Self { revision, kind, entry, previous, at: Instant::now(), lines, messages }
+        let (lines, messages, items) = Default::default();
+        Self { revision, kind, entry, previous, at: Instant::now(), lines, messages, items }
     }
 
     /// What a watcher is to see, given whether its selector matches the new state and the old one.
@@ -243,8 +245,21 @@ impl CacheEvent {
 
     /// The event as a message with its length, which `encode` makes.
     pub fn message(&self, seen: ChangeKind, encode: impl FnOnce(&Entry) -> Bytes) -> Bytes {
-        let frames = self.messages.get_or_init(Box::default);
-        frames[seen as usize].get_or_init(|| encode(&self.object(seen))).clone()
+        self.shared(&self.messages, seen, encode)
+    }
+
+    /// The event as an item of a CBOR sequence, which `encode` makes.
+    pub fn item(&self, seen: ChangeKind, encode: impl FnOnce(&Entry) -> Bytes) -> Bytes {
+        self.shared(&self.items, seen, encode)
+    }
+
+    fn shared(
+        &self,
+        frames: &OnceLock<Box<Frames>>,
+        seen: ChangeKind,
+        encode: impl FnOnce(&Entry) -> Bytes,
+    ) -> Bytes {
+        frames.get_or_init(Box::default)[seen as usize].get_or_init(|| encode(&self.object(seen))).clone()
     }
 }
 

@@ -41,7 +41,8 @@ pub async fn serve(
     let wanted = if patching {
         let kind = PatchKind::of(call.content_type(), resource)?;
         options.check_patch(&call.query, kind == PatchKind::Apply)?;
-        Wanted::Patch(Patch::parse(kind, &call.body().await?)?)
+        let body = call.body().await?;
+        Wanted::Patch(Patch::parse(kind, call.content_type(), &body)?)
     } else {
         let scale = decode(app, call, subresource, &options).await?;
         check_name(&scale, &name)?;

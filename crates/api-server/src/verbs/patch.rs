@@ -36,7 +36,7 @@ pub async fn patch(
     let options = codec::write_options(call, "PatchOptions")?;
     options.check_patch(&call.query, kind == PatchKind::Apply)?;
     let body = call.body().await?;
-    let patch = Patch::parse(kind, &body)?;
+    let patch = Patch::parse(kind, call.content_type(), &body)?;
     let name = call.info.name.clone();
     let namespace = if resource.namespaced { call.info.namespace.clone() } else { String::new() };
     let writer = Writer::new(app, resource, &call.user, &namespace, subresource, &options);

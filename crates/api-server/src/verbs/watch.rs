@@ -20,7 +20,7 @@ use crate::body::{Body, Response};
 use crate::cache::{CacheEvent, Entry, Selection};
 use crate::convert;
 use crate::fairness::Ticket;
-use crate::negotiate::Encoding;
+use crate::negotiate::{CBOR_SEQUENCE, Encoding};
 use crate::options::ListOptions;
 use crate::presenter::Presenter;
 use crate::registry::Resource;
@@ -46,6 +46,7 @@ pub async fn serve(
     }
     let kind = match presenter.accepted.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Cbor => CBOR_SEQUENCE,
         other => other.media_type(),
     };
     let watcher = Watcher {
