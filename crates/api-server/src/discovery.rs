@@ -16,13 +16,13 @@ use sha2::{Digest, Sha256};
 use crate::aggregation::{self, Served};
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
-use crate::negotiate::{Encoding, clauses};
+use crate::negotiate::{Accepted, Encoding, clauses};
 use crate::registry::Resource;
 use crate::response;
 
 /// What this server says it is; parsed as a semantic version by clients.
 pub const GIT_VERSION: &str = concat!("v1.36.2+keelson.", env!("CARGO_PKG_VERSION"));
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED: &str = "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// `None` for paths that are not discovery's.
 pub fn serve(app: &Arc<App>, call: &Call) -> Option<Result<Response, StatusError>> {
@@ -30,8 +30,9 @@ pub fn serve(app: &Arc<App>, call: &Call) -> Option<Result<Response, StatusError
     let answer = match parts.as_slice() {
         [""] => Some(json!({"paths": paths(app)})),
         ["version"] => Some(version()),
-        ["api"] if is_aggregated(call) => return Some(aggregated(app, call, true)),
-        ["apis"] if is_aggregated(call) => return Some(aggregated(app, call, false)),
+        [root @ ("api" | "apis")] if let Some(encoding) = aggregated_in(call) => {
+            return Some(aggregated(app, call, encoding, *root == "api"));
+        }
         ["api"] => Some(json!({
             "kind": "APIVersions",
             "versions": ["v1"],
@@ -218,14 +219,17 @@ pub fn etag(of: &impl Hash) -> String {
     format!("\"{:016X}\"", hasher.finish())
 }
 
-fn is_aggregated(call: &Call) -> bool {
-    let ours = clauses(&call.headers).filter(|c| c.media == Encoding::Json.media_type());
-    ours.map_while(|c| c.target).any(|target| {
-        (target.kind, target.group, target.version) == ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
-    })
+/// The encoding in which a client wants everything at once, if it does.
+fn aggregated_in(call: &Call) -> Option<Encoding> {
+    const ENCODINGS: [Encoding; 3] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+    let known = clauses(&call.headers)
+        .filter_map(|c| Some((ENCODINGS.into_iter().find(|e| e.media_type() == c.media)?, c.target)));
+    let mut wanted = known.map_while(|(encoding, target)| Some((encoding, target?)));
+    let ours = ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2");
+    wanted.find(|(_, t)| (t.kind, t.group, t.version) == ours).map(|(encoding, _)| encoding)
 }
 
-fn aggregated(app: &App, call: &Call, core: bool) -> Result<Response, StatusError> {
+fn aggregated(app: &App, call: &Call, encoding: Encoding, core: bool) -> Result<Response, StatusError> {
     let all = app.registry.all();
     let items: Vec<Value> = all_groups(app)
         .iter()
@@ -254,9 +258,12 @@ fn aggregated(app: &App, call: &Call, core: bool) -> Result<Response, StatusErro
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
             answer
         }
-        false => response::json_bytes(&call.headers, bytes),
+        false => {
+            response::encoded(&call.headers, StatusCode::OK, Accepted { encoding, ..Accepted::JSON }, bytes)
+        }
     };
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+    let kind = HeaderValue::from_str(&format!("{};{AGGREGATED}", encoding.media_type()));
+    answer.headers_mut().extend(kind.map(|kind| (CONTENT_TYPE, kind)).ok());
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         answer.headers_mut().insert(ETAG, etag);
     }

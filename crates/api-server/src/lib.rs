@@ -43,6 +43,7 @@ pub mod subresources;
 mod ttl;
 pub mod types;
 pub mod verbs;
+mod view;
 mod weak;
 pub mod zpages;
 

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use http::header::ACCEPT;
-use keelson_api_types::StatusError;
+use keelson_api_types::{Reason, StatusError};
 
 use crate::registry::Resource;
 
@@ -62,6 +62,23 @@ pub struct Accepted {
 impl Accepted {
     pub const JSON: Self =
         Self { form: Form::Whole, encoding: Encoding::Json, meta: "meta.k8s.io/v1", pretty: false };
+
+    /// One form of an answer is for lists, another for single objects; upstream refuses the wrong one.
+    pub fn check(&self, list: bool, group: &str, kind: &str) -> Result<(), StatusError> {
+        let group = group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+        let message = match (self.form, list) {
+            (Form::Metadata, true) => {
+                format!(
+                    "you requested PartialObjectMetadata, but the requested object is a list (*{group}.{kind})"
+                )
+            }
+            (Form::MetadataList, false) => format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list (*{group}.{kind})"
+            ),
+            _ => return Ok(()),
+        };
+        Err(StatusError::new(406, Reason::NotAcceptable, message))
+    }
 }
 
 /// What an endpoint can give.
@@ -69,16 +86,19 @@ impl Accepted {
 pub struct Offer {
     /// Whole objects as messages.
     pub messages: bool,
-    /// Other forms than whole objects.
+    /// Their metadata alone.
     pub forms: bool,
+    pub tables: bool,
     /// Events, which YAML has no frames for.
     pub stream: bool,
 }
 
 impl Offer {
     /// What is no object of a resource.
-    pub const PLAIN: Self = Self { messages: true, forms: false, stream: false };
-    pub const BUILTIN: Self = Self { forms: true, ..Self::PLAIN };
+    pub const PLAIN: Self = Self { messages: true, forms: false, tables: false, stream: false };
+    /// What is computed, of a kind of its own: reviews, tokens.
+    pub const VIEW: Self = Self { forms: true, ..Self::PLAIN };
+    pub const BUILTIN: Self = Self { tables: true, ..Self::VIEW };
     /// Custom resources have no messages.
     pub const CUSTOM: Self = Self { messages: false, ..Self::BUILTIN };
 
@@ -115,7 +135,7 @@ impl Offer {
             _ => return None,
         };
         let form = match target.kind {
-            "Table" if encoding != Encoding::Protobuf => Form::Table,
+            "Table" if self.tables && matches!(encoding, Encoding::Json | Encoding::Yaml) => Form::Table,
             "PartialObjectMetadata" => Form::Metadata,
             "PartialObjectMetadataList" => Form::MetadataList,
             _ => return None,
@@ -242,7 +262,9 @@ mod tests {
         check("application/json;stream=other", watch, Err(()));
         check("application/cbor", watch, Ok((Form::Whole, Cbor)));
         check("application/json;q=0.9,application/cbor;q=1", custom, Ok((Form::Whole, Cbor)));
-        check("application/cbor;as=Table;v=v1;g=meta.k8s.io", builtin, Ok((Form::Table, Cbor)));
+        check("application/cbor;as=Table;v=v1;g=meta.k8s.io", builtin, Err(()));
+        check("application/cbor;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", Offer::VIEW, Ok((Form::Metadata, Cbor)));
+        check("application/json;as=Table;v=v1;g=meta.k8s.io", Offer::VIEW, Err(()));
         for unknown in ["application/x-yaml", "application/cbor-seq", "image/png"] {
             check(unknown, builtin, Err(()));
         }

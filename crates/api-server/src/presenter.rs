@@ -83,22 +83,11 @@ impl ListMeta {
 }
 
 impl Presenter {
-    /// One form of an answer is for lists, another for single objects; upstream refuses the wrong one.
+    /// Refuses the form that is for single objects for a list, and the other way round.
     pub fn check(self, list: bool) -> Result<Self, StatusError> {
         let kind = if list { &self.resource.list_kind } else { &self.resource.gvk.kind };
-        let group = self.resource.gvr.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
-        let message = match (self.accepted.form, list) {
-            (Form::Metadata, true) => {
-                format!(
-                    "you requested PartialObjectMetadata, but the requested object is a list (*{group}.{kind})"
-                )
-            }
-            (Form::MetadataList, false) => format!(
-                "you requested PartialObjectMetadataList, but the requested object is not a list (*{group}.{kind})"
-            ),
-            _ => return Ok(self),
-        };
-        Err(StatusError::new(406, keelson_api_types::Reason::NotAcceptable, message))
+        self.accepted.check(list, &self.resource.gvr.group, kind)?;
+        Ok(self)
     }
 
     fn is_identity(&self) -> bool {
@@ -262,8 +251,7 @@ impl Presenter {
         entries: Vec<Arc<Entry>>,
     ) -> impl Iterator<Item = Bytes> + Send + 'static {
         let list = serde_json::from_str(&format!("{}]}}", self.list_head(meta))).unwrap_or_default();
-        let items = if self.accepted.form == Form::Table { "rows" } else { "items" };
-        let head = cbor::list_head(&list, items, entries.len());
+        let head = cbor::list_head(&list, entries.len());
         let presenter = self.clone();
         let mut entries = entries.into_iter();
         chunked(head, move |out| {
@@ -274,16 +262,8 @@ impl Presenter {
     }
 
     fn cbor_item(&self, entry: &Entry) -> Vec<u8> {
-        let mut row = BytesMut::new();
-        let (ty, json) = match self.accepted.form {
-            Form::Table => {
-                self.row(entry, &mut row);
-                (None, row.freeze())
-            }
-            Form::Whole => (Some(&self.resource.ty), self.json(entry, true)),
-            Form::Metadata | Form::MetadataList => (None, self.json(entry, true)),
-        };
-        cbor::encode_item(ty.map(|ty| &**ty), &serde_json::from_slice(&json).unwrap_or_default())
+        let ty = (self.accepted.form == Form::Whole).then_some(&*self.resource.ty);
+        cbor::encode_item(ty, &serde_json::from_slice(&self.json(entry, true)).unwrap_or_default())
     }
 
     /// A list as a message, whose length comes before its items: those are asked for theirs first.

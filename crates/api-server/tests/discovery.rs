@@ -2,9 +2,10 @@
 
 use std::io::Read;
 
-use serde_json::json;
+use keelson_machinery::proto;
+use serde_json::{Value, json};
 
-use crate::support::Server;
+use crate::support::{Reply, Server};
 
 #[tokio::test]
 async fn discovery_lists_groups_versions_and_resources() {
@@ -41,6 +42,43 @@ async fn the_aggregated_document_has_everything_at_once() {
     assert_eq!(document["kind"], "APIGroupDiscoveryList");
     let etag = reply.headers["etag"].to_str().unwrap().to_owned();
     assert_eq!(admin.with("if-none-match", etag).get("/apis").await.status, 304);
+}
+
+#[tokio::test]
+async fn discovery_comes_as_messages() {
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let server = Server::start().await;
+    let admin = server.admin();
+    let message = |reply: &Reply, kind: &str| {
+        let envelope = proto::open(&reply.bytes).unwrap();
+        assert_eq!(envelope.kind, kind);
+        let group = envelope.api_version.split_once('/').map_or("", |(group, _)| group);
+        let version = if group.is_empty() { "v1" } else { "v2" };
+        let ty = keelson_schema::builtin().for_kind(group, version, kind).unwrap();
+        proto::decode(ty, envelope.raw).unwrap()
+    };
+    for (path, kind) in [("/api", "APIVersions"), ("/apis", "APIGroupList"), ("/apis/apps", "APIGroup"), ("/api/v1", "APIResourceList")] {
+        let reply = admin.with("accept", PROTOBUF).get(path).await;
+        assert_eq!(reply.headers["content-type"], PROTOBUF);
+        let mut json = admin.get(path).await.expect(200);
+        json.as_object_mut().unwrap().retain(|key, _| !matches!(key.as_str(), "apiVersion" | "kind"));
+        // An empty string is no different from none.
+        let shown = json.to_string().replace("\"singularName\":\"\",", "").replace(",\"namespaced\":false", "");
+        assert_eq!(message(&reply, kind).to_string(), shown, "{path}");
+    }
+    let wanted = |media: &str| format!("{media};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let both = admin.with("accept", format!("{},{}", wanted(PROTOBUF), wanted("application/json")));
+    let reply = both.get("/apis").await;
+    assert_eq!(reply.headers["content-type"].to_str().unwrap(), wanted(PROTOBUF));
+    let all = message(&reply, "APIGroupDiscoveryList");
+    let json = admin.with("accept", wanted("application/json")).get("/apis").await.expect(200);
+    let versions = |list: &Value| {
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|group| (group["metadata"]["name"].clone(), group["versions"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(versions(&all), versions(&json));
+    let etag = reply.headers["etag"].to_str().unwrap();
+    assert_eq!(both.with("if-none-match", etag).get("/apis").await.status, 304);
 }
 
 #[tokio::test]

@@ -15,10 +15,10 @@ use crate::app::{App, Call};
 use crate::body::Response;
 use crate::codec;
 use crate::registry::Resource;
-use crate::response;
 use crate::types::{Operation, ReviewRequest};
 use crate::verbs::admit::{Action, admit};
 use crate::verbs::{get, patch, update};
+use crate::view::View;
 
 pub async fn serve(
     app: &Arc<App>,
@@ -81,7 +81,7 @@ async fn token(
 ) -> Result<Response, StatusError> {
     let options = codec::write_options(call, "CreateOptions")?;
     let mut object = decode(app, call, subresource, &options).await?;
-    let accepted = call.accepted()?;
+    let view = View::of(call, &subresource.gvk)?;
     let (gvk, dry_run) = (&subresource.gvk, options.dry_run);
     let action = Action { op: Operation::Create, gvk, options: &options.object, dry_run };
     admit(app, call, resource, action, &mut object).await?;
@@ -95,5 +95,5 @@ async fn token(
         dry_run: options.dry_run,
     };
     let answer = app.security()?.review(request).await?;
-    Ok(response::value(&call.headers, StatusCode::CREATED, accepted, &answer))
+    Ok(view.respond(&call.headers, StatusCode::CREATED, answer))
 }

@@ -16,10 +16,10 @@ use crate::meta;
 use crate::options::WriteOptions;
 use crate::patches::{Patch, PatchKind};
 use crate::registry::{Resource, Subresource};
-use crate::response;
 use crate::verbs::get;
 use crate::verbs::update::{check_name, check_version};
 use crate::verbs::write::{Change, Writer};
+use crate::view::View;
 
 pub async fn serve(
     app: &Arc<App>,
@@ -27,13 +27,13 @@ pub async fn serve(
     resource: &Arc<Resource>,
     subresource: &Subresource,
 ) -> Result<Response, StatusError> {
-    let accepted = call.accepted()?;
+    let view = View::of(call, &subresource.gvk)?;
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     if call.info.verb == "get" {
         let entry = get::read(app, resource, &namespace, &name, call.query.get("resourceVersion")).await?;
         let object: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
         check_replicas(resource, &object)?;
-        return Ok(response::value(&call.headers, StatusCode::OK, accepted, &scale_of(resource, &object)));
+        return Ok(view.respond(&call.headers, StatusCode::OK, scale_of(resource, &object)));
     }
     let patching = call.info.verb == "patch";
     let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
@@ -65,7 +65,7 @@ pub async fn serve(
     call.warnings.append(&mut said);
     call.warnings.append(&mut warnings);
     let object = updated?.stored.parse()?;
-    Ok(response::value(&call.headers, StatusCode::OK, accepted, &scale_of(resource, &object)))
+    Ok(view.respond(&call.headers, StatusCode::OK, scale_of(resource, &object)))
 }
 
 enum Wanted {

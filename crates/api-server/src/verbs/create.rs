@@ -13,8 +13,8 @@ use crate::codec;
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::Resource;
-use crate::response;
 use crate::types::{Operation, ReviewRequest};
+use crate::view::View;
 
 pub async fn serve(
     app: &Arc<App>,
@@ -50,7 +50,7 @@ async fn computed(
         return crate::subresources::binding::bind(app, call, resource, &pod, object, options).await;
     }
     meta::match_namespace(&mut object, resource.namespaced, &call.info.namespace)?;
-    let accepted = call.accepted()?;
+    let view = View::of(call, &resource.gvk)?;
     let (gvk, dry_run) = (&resource.gvk, options.dry_run);
     let action = Action { op: Operation::Create, gvk, options: &options.object, dry_run };
     admit(app, call, resource, action, &mut object).await?;
@@ -64,5 +64,5 @@ async fn computed(
         dry_run: options.dry_run,
     };
     let answer = app.security()?.review(request).await?;
-    Ok(response::value(&call.headers, StatusCode::CREATED, accepted, &answer))
+    Ok(view.respond(&call.headers, StatusCode::CREATED, answer))
 }

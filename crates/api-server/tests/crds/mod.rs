@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, Server, eventually};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
+pub const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
 fn definition() -> Value {
     let schema = json!({
@@ -50,11 +50,11 @@ fn definition() -> Value {
     })
 }
 
-fn widget(name: &str) -> Value {
+pub fn widget(name: &str) -> Value {
     json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": {"size": 3}})
 }
 
-async fn establish(admin: &Client) {
+pub async fn establish(admin: &Client) {
     serve(admin, &definition()).await;
 }
 

@@ -9,6 +9,8 @@ use serde_json::{Number, Value};
 
 use super::{BASE64, FALSE, NULL, SELF_DESCRIBED, child, is_bytes};
 
+const ITEMS: &str = "items";
+
 /// A whole object, self-described, by the type of the kind that it says it is.
 pub fn encode(object: &Value) -> Vec<u8> {
     let ty = Gvk::of(object).and_then(|gvk| keelson_schema::builtin().for_gvk(&gvk));
@@ -21,15 +23,15 @@ pub fn encode_item(ty: Option<&Type>, object: &Value) -> Vec<u8> {
 }
 
 /// A list up to the first of `count` items, which are to follow; `list` has everything else.
-pub fn list_head(list: &Value, items: &str, count: usize) -> Vec<u8> {
-    let entries = list.as_object().into_iter().flatten().filter(|(key, _)| *key != items);
+pub fn list_head(list: &Value, count: usize) -> Vec<u8> {
+    let entries = list.as_object().into_iter().flatten().filter(|(key, _)| *key != ITEMS);
     encoded(Some(SELF_DESCRIBED), |to| {
         to.head(Header::Map(Some(entries.clone().count() + 1)));
         for (key, value) in entries {
             to.bytes(key);
             to.value(None, value);
         }
-        to.bytes(items);
+        to.bytes(ITEMS);
         to.head(Header::Array(Some(count)));
     })
 }

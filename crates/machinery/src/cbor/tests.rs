@@ -140,7 +140,7 @@ fn bytes_are_bytes_whatever_text_they_were_to_become() {
 fn lists_and_events_are_sent_in_parts() {
     let pods = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": []});
     let pod = json!({"metadata": {"name": "a"}});
-    let mut list = list_head(&pods, "items", 2);
+    let mut list = list_head(&pods, 2);
     list.extend(encode_item(Some(kind("Pod")), &pod));
     list.extend(encode_item(None, &pod));
     let mut expected = pods;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 pub(super) fn cells(resource: &str, o: &Obj) -> Vec<Value> {
     let template = || o.containers("spec.template.spec.containers");
     match resource {
+        "scales" => vec![o.name(), json!(o.int("spec.replicas")), json!(o.int("status.replicas")), o.age()],
         "deployments" => {
             let [names, images] = template();
             let ready = format!("{}/{}", o.int("status.readyReplicas"), o.int("spec.replicas"));
