@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 use hyper::body::Incoming;
 use keelson_api_types::StatusError;
 use keelson_daemon::{Health, Metrics};
+use keelson_traces::Tracer;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::Aggregation;
@@ -38,6 +39,7 @@ pub struct App {
     pub conversions: ConversionMetrics,
     pub fairness: Arc<Fairness>,
     pub audit: OnceLock<Arc<Audit>>,
+    pub tracer: Option<Arc<Tracer>>,
     pub event_leases: EventLeases,
     pub started: jiff::Timestamp,
     /// Cancelled when no further requests are taken: after the daemon's own shutdown by the configured delay.

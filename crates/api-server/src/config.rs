@@ -67,8 +67,12 @@ pub struct Config {
     pub components: crate::components::Components,
     /// What is recorded of requests, and where; nothing by default.
     pub audit: Option<crate::audit::Config>,
+    /// Where spans of requests go: a `TracingConfiguration`, or `{file: PATH}`; nowhere by default.
+    pub tracing: Option<Source<keelson_traces::Config>>,
     /// Whom the Pod Security Standards do not bind, whatever their namespace's labels say.
     pub pod_security_exemptions: Exemptions,
+    /// Whether `/debug/pprof/` is served, to who may get it.
+    pub enable_profiling: bool,
     #[serde(alias = "log")]
     pub logging: LogConfig,
 }
@@ -165,7 +169,9 @@ impl Default for Config {
             event_ttl: 3600,
             components: Default::default(),
             audit: None,
+            tracing: None,
             pod_security_exemptions: Exemptions::default(),
+            enable_profiling: true,
             logging: LogConfig::default(),
         }
     }
@@ -289,6 +295,7 @@ impl Config {
         found.extend(self.token_webhook.iter().flat_map(|w| w.problems("tokenWebhook")));
         found.extend(self.request_header.problems("requestHeader"));
         found.extend(self.authorization.iter().flat_map(|s| s.problems("authorization")));
+        found.extend(self.tracing.iter().flat_map(|s| s.problems("tracing")));
         found.extend(self.encryption.iter().flat_map(|s| s.problems("encryption")));
         found
     }

@@ -186,6 +186,7 @@ impl RequestInfo {
     /// Requests that last as long as their client likes and are not counted as in flight.
     pub fn is_long_running(&self) -> bool {
         self.verb == "watch"
+            || !self.is_resource && self.path.starts_with("/debug/pprof/")
             || matches!(self.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
     }
 }

@@ -27,6 +27,7 @@ use crate::metrics::{self, ConversionMetrics, Metered, Requests};
 use crate::registry::Registry;
 use crate::security::advertise_address;
 use crate::server::{Error, Listener};
+use crate::spans;
 use crate::types::{Objects, Security};
 use crate::weak::WeakObjects;
 
@@ -45,12 +46,17 @@ pub struct Running {
     pub address: SocketAddr,
     pub app: Arc<App>,
     serving: JoinHandle<()>,
+    /// Ends when the last spans have been sent.
+    tracing: Option<JoinHandle<()>>,
 }
 
 impl Running {
     /// Waits until shutdown has closed the last connection.
     pub async fn wait(self) {
         let _ = self.serving.await;
+        if let Some(tracing) = self.tracing {
+            let _ = tracing.await;
+        }
     }
 }
 
@@ -96,6 +102,8 @@ pub async fn start(
     let closing = CancellationToken::new();
     let ports = Arc::new(StorePorts(caches.store().clone()));
     let allocators = Allocators::new(&[config.service_cidr], config.node_port_range, ports);
+    let ended = CancellationToken::new();
+    let (tracer, tracing) = spans::start(&config, &ended).map_err(Error::Tracing)?.unzip();
     let app = Arc::new(App {
         allocators,
         requests: Requests::new(&daemon.metrics),
@@ -103,6 +111,7 @@ pub async fn start(
         conversions: ConversionMetrics::new(&daemon.metrics),
         fairness: Fairness::new(&daemon.metrics, config.max_requests_in_flight),
         audit: OnceLock::new(),
+        tracer,
         event_leases: EventLeases::new(caches.store().clone(), Duration::from_secs(config.event_ttl)),
         started: jiff::Timestamp::now(),
         config,
@@ -113,7 +122,7 @@ pub async fn start(
         health: daemon.health.clone(),
         metrics: daemon.metrics.clone(),
         shutdown: closing.clone(),
-        ended: CancellationToken::new(),
+        ended,
         backends,
         aggregation,
         emptying: Default::default(),
@@ -140,10 +149,10 @@ pub async fn start(
     tokio::spawn(aggregation::run(app.clone()));
     let serving = tokio::spawn(listener.serve(app.clone()));
     tracing::info!(%address, "serving");
-    Ok(Running { address, app, serving })
+    Ok(Running { address, app, serving, tracing })
 }
 
-fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }

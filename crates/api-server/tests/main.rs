@@ -26,6 +26,7 @@ mod rules;
 mod security;
 mod security_endpoints;
 mod shutdown;
+mod spans;
 mod streams;
 mod support;
 mod views;

@@ -181,3 +181,24 @@ async fn components_are_asked_for_their_health() {
     let unknown = admin.get("/api/v1/componentstatuses/x").await;
     unknown.refused(404, "NotFound", r#"componentstatus "x" not found"#);
 }
+
+#[tokio::test]
+async fn profiles_are_for_who_may_get_them() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let moved = admin.get("/debug/pprof").await;
+    assert_eq!((moved.status.as_u16(), moved.headers["location"].to_str().unwrap()), (302, "/debug/pprof/"));
+    assert!(admin.get("/debug/pprof/").await.text().contains("href=\"profile?seconds=30\""));
+    assert_eq!(admin.get("/debug/pprof/symbol").await.text(), "num_symbols: 0\n");
+    assert!(!admin.get("/debug/pprof/cmdline").await.bytes.is_empty());
+    let profile = admin.get("/debug/pprof/profile?seconds=1").await;
+    assert_eq!((profile.status.as_u16(), &profile.headers["content-type"]), (200, &"application/octet-stream".parse().unwrap()));
+    assert!(profile.bytes.starts_with(&[0x1f, 0x8b]));
+    let none = admin.get("/debug/pprof/trace").await;
+    assert_eq!((none.status.as_u16(), none.text().starts_with("Unknown profile")), (404, true));
+    let stranger = server.client("stranger", &[]);
+    stranger.get("/debug/pprof/").await.refused(403, "Forbidden", "cannot get path \"/debug/pprof/\"");
+
+    let server = Server::with(|config| config.enable_profiling = false).await;
+    server.admin().get("/debug/pprof/profile").await.expect(404);
+}

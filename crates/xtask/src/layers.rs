@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tls", 1),
     ("cri", 2),
     ("kms", 2),
+    ("traces", 2),
     ("client", 2),
     ("streams", 2),
     ("daemon", 3),

@@ -18,14 +18,17 @@ use crate::body::{Body, Response};
 use crate::fairness::{Schema, Ticket, estimate};
 use crate::request::{Query, RequestInfo};
 use crate::types::{Attributes, Peer, UserInfo};
-use crate::{audit, discovery, response, subresources, verbs, zpages};
+use crate::{audit, discovery, profiling, response, spans, subresources, verbs, zpages};
 
 /// Answers one request; never fails and never panics.
-pub(super) async fn handle(app: Arc<App>, peer: Peer, refused: bool, request: Request<Incoming>) -> Response {
+pub(super) async fn handle(app: Arc<App>, peer: Peer, refused: bool, mut request: Request<Incoming>) -> Response {
     let head = request.method() == Method::HEAD;
     let query = Query::parse(request.uri().query());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let id = audit_id(request.headers());
+    if app.tracer.is_some() {
+        request.extensions_mut().insert(spans::AuditId(id.clone()));
+    }
     let known =
         || info.is_resource && app.registry.find(&info.group, &info.version, &info.resource).is_some();
     let started = app.requests.begin(request.method(), request.headers(), &info, &query, known);
@@ -135,6 +138,8 @@ async fn route(
         parts.headers.entry(http::header::HOST).or_insert(host);
     }
     let user = identify(app, &mut parts, &peer, &info, &query).await?;
+    // After authentication: who calls decides on sampling.
+    let mut span = app.tracer.as_ref().and_then(|tracer| spans::begin(tracer, &parts, &info, &user, &peer));
     if audit::authenticated(&user) == audit::policy::Level::RequestResponse {
         // What is recorded must be legible.
         parts.headers.remove(http::header::ACCEPT_ENCODING);
@@ -174,8 +179,11 @@ async fn route(
     if let Some(schema) = schema {
         schema.mark(&mut answer);
     }
-    // What is made while it is sent keeps its seats, and a watch is counted, until then.
-    Ok(answer.map(|body| body.hold(call.ticket.take()).hold(watching)))
+    if let Some(span) = &mut span {
+        span.answered(answer.status().as_u16());
+    }
+    // What is made while it is sent keeps its seats, its span lasts, and a watch is counted, until then.
+    Ok(answer.map(|body| body.hold(call.ticket.take()).hold(watching).hold(span)))
 }
 
 async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusError> {
@@ -217,6 +225,9 @@ async fn paths(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusError>
         return Ok(whole(app.metrics.respond(&call.headers)));
     }
     if let Some(answer) = zpages::serve(app, call) {
+        return answer;
+    }
+    if let Some(answer) = profiling::serve(app, call).await {
         return answer;
     }
     if let Some(answer) = discovery::serve(app, call) {

@@ -43,6 +43,8 @@ pub enum Error {
     Load(#[source] keelson_store::Error),
     #[error("could not set up audit")]
     Audit(#[source] crate::audit::Error),
+    #[error("could not set up tracing")]
+    Tracing(#[source] crate::body::BoxError),
     #[error("could not set up encryption at rest")]
     Encryption(#[source] crate::encrypt::StartError),
     #[error("could not set up authentication and authorization")]
