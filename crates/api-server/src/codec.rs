@@ -55,7 +55,7 @@ pub async fn read_body(mut body: Incoming) -> Result<Bytes, StatusError> {
 fn decode_any(
     content_type: &str,
     body: &[u8],
-    kind: &str,
+    expected: &Gvk,
     ty: &Type,
 ) -> Result<(Value, Vec<String>), StatusError> {
     let decoded = match content_type {
@@ -77,7 +77,9 @@ fn decode_any(
             prune::kind_of(&other)
         ))),
     });
-    decoded.map_err(|e| StatusError::bad_request(e.request_message("", kind, body)))
+    // By then CBOR has been looked into for its kind, which is this one by default.
+    let version = if content_type == CBOR { &*expected.version } else { "" };
+    decoded.map_err(|e| StatusError::bad_request(e.request_message(version, &expected.kind, body)))
 }
 
 /// What strict decoding has against a body: of a built-in kind in JSON as it stands there, else duplicates first.
@@ -124,7 +126,7 @@ pub fn decode_as(
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, StatusError> {
-    let (mut object, duplicates) = decode_any(content_type, body, &expected.kind, ty)?;
+    let (mut object, duplicates) = decode_any(content_type, body, expected, ty)?;
     check_kind(&mut object, expected)?;
     let fail = |error: DecodeError| {
         StatusError::bad_request(error.request_message(&expected.version, &expected.kind, body))
@@ -182,7 +184,8 @@ pub async fn delete_options(call: &mut Call) -> Result<DeleteOptions, StatusErro
         false => {
             let ty = keelson_schema::builtin().by_name("meta.v1.DeleteOptions");
             let ty = ty.ok_or_else(|| StatusError::internal("no schema of DeleteOptions"))?;
-            let (mut options, _) = decode_any(call.content_type(), &body, "DeleteOptions", ty)?;
+            let kind = Gvk::new("", "v1", "DeleteOptions");
+            let (mut options, _) = decode_any(call.content_type(), &body, &kind, ty)?;
             prune::check(ty, &mut options, FieldValidation::Ignore)
                 .map_err(|e| StatusError::bad_request(e.request_message("v1", "DeleteOptions", &body)))?;
             Some(options)

@@ -262,8 +262,9 @@ fn aggregated(app: &App, call: &Call, encoding: Encoding, core: bool) -> Result<
             response::encoded(&call.headers, StatusCode::OK, Accepted { encoding, ..Accepted::JSON }, bytes)
         }
     };
-    let kind = HeaderValue::from_str(&format!("{};{AGGREGATED}", encoding.media_type()));
-    answer.headers_mut().extend(kind.map(|kind| (CONTENT_TYPE, kind)).ok());
+    if let Ok(kind) = HeaderValue::from_str(&format!("{};{AGGREGATED}", encoding.media_type())) {
+        answer.headers_mut().insert(CONTENT_TYPE, kind);
+    }
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         answer.headers_mut().insert(ETAG, etag);
     }

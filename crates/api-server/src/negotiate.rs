@@ -263,7 +263,11 @@ mod tests {
         check("application/cbor", watch, Ok((Form::Whole, Cbor)));
         check("application/json;q=0.9,application/cbor;q=1", custom, Ok((Form::Whole, Cbor)));
         check("application/cbor;as=Table;v=v1;g=meta.k8s.io", builtin, Err(()));
-        check("application/cbor;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", Offer::VIEW, Ok((Form::Metadata, Cbor)));
+        check(
+            "application/cbor;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+            Offer::VIEW,
+            Ok((Form::Metadata, Cbor)),
+        );
         check("application/json;as=Table;v=v1;g=meta.k8s.io", Offer::VIEW, Err(()));
         for unknown in ["application/x-yaml", "application/cbor-seq", "image/png"] {
             check(unknown, builtin, Err(()));

@@ -43,7 +43,8 @@ pub async fn serve(app: &App, call: &Call) -> Option<Result<Response, StatusErro
         }
         "/" => text(StatusCode::OK, "text/html; charset=utf-8", INDEX),
         "/cmdline" => {
-            let line: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            let line: Vec<String> =
+                std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
             text(StatusCode::OK, TEXT, line.join("\0").into_bytes())
         }
         "/symbol" => text(StatusCode::OK, TEXT, "num_symbols: 0\n"),
@@ -51,9 +52,10 @@ pub async fn serve(app: &App, call: &Call) -> Option<Result<Response, StatusErro
             let asked = call.query.get("seconds").and_then(|s| s.parse().ok()).filter(|s| *s > 0);
             return Some(cpu(Duration::from_secs(asked.unwrap_or(SECONDS))).await);
         }
-        name if name.starts_with('/') => {
-            refused(StatusCode::NOT_FOUND, "Unknown profile: there are profile, cmdline and symbol\n".to_owned())
-        }
+        name if name.starts_with('/') => refused(
+            StatusCode::NOT_FOUND,
+            "Unknown profile: there are profile, cmdline and symbol\n".to_owned(),
+        ),
         _ => return None,
     }))
 }
@@ -120,7 +122,8 @@ fn profile_of(report: &Report, time: Duration) -> Profile {
             let (name, line) = (strings.id(&symbol.name()), i64::from(symbol.lineno.unwrap_or_default()));
             let id = *known.entry((name, line)).or_insert_with(|| {
                 let id = profile.location.len() as u64 + 1;
-                let (system_name, filename) = (strings.id(&symbol.sys_name()), strings.id(&symbol.filename()));
+                let (system_name, filename) =
+                    (strings.id(&symbol.sys_name()), strings.id(&symbol.filename()));
                 profile.function.push(Function { id, name, system_name, filename });
                 profile.location.push(Location { id, line: vec![Line { function_id: id, line }] });
                 id
@@ -178,7 +181,10 @@ mod tests {
         DONE.store(true, Ordering::Relaxed);
         busy.await.unwrap();
         let other = other.unwrap();
-        assert_eq!((other.status().as_u16(), &other.headers()["x-go-pprof"]), (500, &HeaderValue::from_static("1")));
+        assert_eq!(
+            (other.status().as_u16(), &other.headers()["x-go-pprof"]),
+            (500, &HeaderValue::from_static("1"))
+        );
         let body = http_body_util::BodyExt::collect(answer.unwrap().into_body()).await.unwrap().to_bytes();
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
@@ -191,7 +197,10 @@ mod tests {
             let location = &profile.location[*location as usize - 1];
             text(profile.function[location.line[0].function_id as usize - 1].name)
         };
-        let spun = profile.sample.iter().any(|s| s.location_id.iter().any(|l| function(l).contains("spin_for_the_profile")));
+        let spun = profile
+            .sample
+            .iter()
+            .any(|s| s.location_id.iter().any(|l| function(l).contains("spin_for_the_profile")));
         assert!(spun, "{:?}", profile.string_table);
         assert!(profile.sample.iter().all(|s| s.value[1] == s.value[0] * profile.period));
     }

@@ -57,13 +57,19 @@ async fn discovery_comes_as_messages() {
         let ty = keelson_schema::builtin().for_kind(group, version, kind).unwrap();
         proto::decode(ty, envelope.raw).unwrap()
     };
-    for (path, kind) in [("/api", "APIVersions"), ("/apis", "APIGroupList"), ("/apis/apps", "APIGroup"), ("/api/v1", "APIResourceList")] {
+    for (path, kind) in [
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/apis/apps", "APIGroup"),
+        ("/api/v1", "APIResourceList"),
+    ] {
         let reply = admin.with("accept", PROTOBUF).get(path).await;
         assert_eq!(reply.headers["content-type"], PROTOBUF);
         let mut json = admin.get(path).await.expect(200);
         json.as_object_mut().unwrap().retain(|key, _| !matches!(key.as_str(), "apiVersion" | "kind"));
         // An empty string is no different from none.
-        let shown = json.to_string().replace("\"singularName\":\"\",", "").replace(",\"namespaced\":false", "");
+        let shown =
+            json.to_string().replace("\"singularName\":\"\",", "").replace(",\"namespaced\":false", "");
         assert_eq!(message(&reply, kind).to_string(), shown, "{path}");
     }
     let wanted = |media: &str| format!("{media};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");

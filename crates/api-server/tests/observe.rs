@@ -192,7 +192,10 @@ async fn profiles_are_for_who_may_get_them() {
     assert_eq!(admin.get("/debug/pprof/symbol").await.text(), "num_symbols: 0\n");
     assert!(!admin.get("/debug/pprof/cmdline").await.bytes.is_empty());
     let profile = admin.get("/debug/pprof/profile?seconds=1").await;
-    assert_eq!((profile.status.as_u16(), &profile.headers["content-type"]), (200, &"application/octet-stream".parse().unwrap()));
+    assert_eq!(
+        (profile.status.as_u16(), &profile.headers["content-type"]),
+        (200, &"application/octet-stream".parse().unwrap())
+    );
     assert!(profile.bytes.starts_with(&[0x1f, 0x8b]));
     let none = admin.get("/debug/pprof/trace").await;
     assert_eq!((none.status.as_u16(), none.text().starts_with("Unknown profile")), (404, true));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use keelson_traces::otlp::any_value::Value;
 use keelson_traces::otlp::trace_service_server::{TraceService, TraceServiceServer};
-use keelson_traces::otlp::{ExportTraceServiceRequest, ExportTraceServiceResponse, KeyValue, Span, StatusCode};
+use keelson_traces::otlp::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse, KeyValue, Span, StatusCode,
+};
 use keelson_traces::tonic::{Request, Response, Status, transport};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -88,7 +90,9 @@ async fn a_sampled_trace_goes_on_in_the_server() {
     let spans = collector.spans();
     let named = |name: &str| {
         let found = spans.iter().find(|s| s.name == name);
-        found.unwrap_or_else(|| panic!("no {name:?} among {:?}", spans.iter().map(|s| &s.name).collect::<Vec<_>>()))
+        found.unwrap_or_else(|| {
+            panic!("no {name:?} among {:?}", spans.iter().map(|s| &s.name).collect::<Vec<_>>())
+        })
     };
     assert_eq!(spans.len(), 3);
     assert!(spans.iter().all(|s| hex(&s.trace_id) == TRACE && hex(&s.parent_span_id) == "00f067aa0ba902b7"));
@@ -109,7 +113,8 @@ async fn a_sampled_trace_goes_on_in_the_server() {
 async fn requests_without_a_trace_are_sampled_by_the_rate() {
     let (collector, address) = Collector::start().await;
     let mut server = traced(format!("dns:///{address}"), Some(1_000_000)).await;
-    let stranger = server.client("stranger", &[]).with("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00"));
+    let stranger =
+        server.client("stranger", &[]).with("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00"));
     stranger.get(CONFIG_MAPS).await.expect(403);
     // Nobody who is unknown is traced.
     server.nobody().with("authorization", "Bearer x").get("/apis").await.expect(401);
@@ -122,5 +127,7 @@ async fn requests_without_a_trace_are_sampled_by_the_rate() {
     assert!(linked[0].parent_span_id.is_empty() && hex(&linked[0].trace_id) != TRACE);
     assert_eq!(text(&linked[0].attributes, "http.response.status_code"), "403");
     assert!(linked[0].status.as_ref().is_none_or(|s| s.code() == StatusCode::Unset));
-    assert!(spans.iter().all(|s| !s.attributes.iter().any(|a| a.key == "url.path" && text(&s.attributes, "url.path") == "/apis")));
+    assert!(spans.iter().all(|s| {
+        !s.attributes.iter().any(|a| a.key == "url.path" && text(&s.attributes, "url.path") == "/apis")
+    }));
 }

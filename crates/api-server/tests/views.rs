@@ -16,7 +16,8 @@ async fn scales_are_printed() {
     let server = Server::start().await;
     let admin = server.admin();
     crds::establish(&admin).await;
-    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
         "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
     admin.post(DEPLOYMENTS, &deployment).await.expect(201);
@@ -26,12 +27,14 @@ async fn scales_are_printed() {
     let check = async |path: String, cells: [Value; 3]| {
         let scale = admin.get(&path).await.expect(200);
         let table = as_form(&admin, "application/json", "Table").get(&path).await.expect(200);
-        let named = table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap());
+        let named =
+            table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap());
         assert_eq!(named.collect::<Vec<_>>(), ["Name", "Desired", "Available", "Age"]);
         assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..3], cells);
         assert_eq!(table["rows"][0]["object"]["metadata"], scale["metadata"]);
         assert_eq!(table["metadata"]["resourceVersion"], scale["metadata"]["resourceVersion"]);
-        let whole = as_form(&admin, "application/json", "Table").get(&format!("{path}?includeObject=Object")).await;
+        let whole =
+            as_form(&admin, "application/json", "Table").get(&format!("{path}?includeObject=Object")).await;
         assert_eq!(whole.expect(200)["rows"][0]["object"], scale);
     };
     check(format!("{DEPLOYMENTS}/d/scale"), [json!("d"), json!(3), json!(0)]).await;
@@ -49,15 +52,25 @@ async fn reviews_have_metadata_and_no_tables() {
             let refused = as_form(&admin, media, "Table").post(&path, &review).await;
             assert_eq!(refused.status, 406, "{kind} in {media}");
         }
-        let partial = as_form(&admin, "application/json", "PartialObjectMetadata").post(&path, &review).await.expect(201);
+        let partial = as_form(&admin, "application/json", "PartialObjectMetadata")
+            .post(&path, &review)
+            .await
+            .expect(201);
         assert_eq!(partial["kind"], "PartialObjectMetadata");
         assert!(partial.get("spec").is_none() && partial.get("status").is_none());
-        let refused = as_form(&admin, "application/json", "PartialObjectMetadataList").post(&path, &review).await;
+        let refused =
+            as_form(&admin, "application/json", "PartialObjectMetadataList").post(&path, &review).await;
         let group = group.split('.').next().unwrap();
         refused.refused(406, "NotAcceptable", &format!("is not a list (*{group}.{kind})"));
     };
     let rule = json!({"nonResourceAttributes": {"path": "/", "verb": "get"}, "user": "u"});
     post("authentication.k8s.io", "tokenreviews", "TokenReview", json!({"token": "t"})).await;
     post("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview", rule).await;
-    post("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview", json!({"namespace": "default"})).await;
+    post(
+        "authorization.k8s.io",
+        "selfsubjectrulesreviews",
+        "SelfSubjectRulesReview",
+        json!({"namespace": "default"}),
+    )
+    .await;
 }

@@ -114,7 +114,9 @@ impl Reader<'_> {
         later: Option<u64>,
     ) -> Result<Value, DecodeError> {
         match header {
-            Header::Positive(n) => i64::try_from(n).map(Value::from).map_err(|_| overflow("positive", n.into())),
+            Header::Positive(n) => {
+                i64::try_from(n).map(Value::from).map_err(|_| overflow("positive", n.into()))
+            }
             Header::Negative(n) => {
                 i64::try_from(n).map(|n| Value::from(!n)).map_err(|_| overflow("negative", !i128::from(n)))
             }
@@ -135,7 +137,10 @@ impl Reader<'_> {
         }
     }
 
-    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    fn nested<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
         if self.depth == MAX_DEPTH {
             return Err(malformed(format!("cbor: exceeded max nested level {MAX_DEPTH}")));
         }

@@ -26,7 +26,10 @@ impl Context {
         let parent = parents.next().filter(|_| parents.next().is_none())?.to_str().ok()?;
         let states = headers.get_all("tracestate").iter().filter_map(|v| v.to_str().ok());
         let state = states.collect::<Vec<_>>().join(",");
-        Some(Self { state: if state.len() > MAX_STATE { String::new() } else { state }, ..Self::parse(parent)? })
+        Some(Self {
+            state: if state.len() > MAX_STATE { String::new() } else { state },
+            ..Self::parse(parent)?
+        })
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -71,9 +71,7 @@ pub(crate) async fn run(
     let mut ended = false;
     while !ended {
         let mut batch = Vec::new();
-        let full = async {
-            while batch.len() < BATCH && spans.recv_many(&mut batch, BATCH).await > 0 {}
-        };
+        let full = async { while batch.len() < BATCH && spans.recv_many(&mut batch, BATCH).await > 0 {} };
         tokio::select! {
             () = full => {}
             () = tokio::time::sleep(EVERY) => {}

@@ -43,7 +43,9 @@ impl Config {
     pub fn problems(&self) -> Vec<String> {
         let rate = match self.sampling_rate_per_million.unwrap_or_default() {
             ..0 => Some("sampling rate must be positive"),
-            rate if rate > MILLION => Some("sampling rate per million must be less than or equal to one million"),
+            rate if rate > MILLION => {
+                Some("sampling rate per million must be less than or equal to one million")
+            }
             _ => None,
         };
         let endpoint = self.endpoint.as_deref().and_then(|text| Place::parse(text).err());
@@ -182,7 +184,10 @@ mod tests {
         assert!(tracer.begin("n".into(), context(false), true).is_none());
         drop(tracer.begin("n".into(), context(true), true));
         let span = spans.try_recv().unwrap();
-        assert_eq!((span.trace_id, span.parent_span_id, span.trace_state), (vec![1; 16], vec![2; 8], "a=b".into()));
+        assert_eq!(
+            (span.trace_id, span.parent_span_id, span.trace_state),
+            (vec![1; 16], vec![2; 8], "a=b".into())
+        );
         assert!(span.links.is_empty() && span.span_id.len() == 8 && span.flags == 0x301);
         assert!(span.end_time_unix_nano >= span.start_time_unix_nano);
     }

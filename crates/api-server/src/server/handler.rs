@@ -21,7 +21,12 @@ use crate::types::{Attributes, Peer, UserInfo};
 use crate::{audit, discovery, profiling, response, spans, subresources, verbs, zpages};
 
 /// Answers one request; never fails and never panics.
-pub(super) async fn handle(app: Arc<App>, peer: Peer, refused: bool, mut request: Request<Incoming>) -> Response {
+pub(super) async fn handle(
+    app: Arc<App>,
+    peer: Peer,
+    refused: bool,
+    mut request: Request<Incoming>,
+) -> Response {
     let head = request.method() == Method::HEAD;
     let query = Query::parse(request.uri().query());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);

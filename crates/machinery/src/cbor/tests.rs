@@ -74,12 +74,18 @@ fn what_json_cannot_say_is_refused_in_upstreams_words() {
     check("6180", "cbor: invalid UTF-8 string");
     check("4180", "cbor: invalid UTF-8 string");
     check("a2414101614102", r#"cbor: found duplicate map key "A" at map element index 1"#);
-    check("a25f426865436c6c6fff015f416844656c6c6fff02", r#"cbor: found duplicate map key "hello" at map element index 1"#);
+    check(
+        "a25f426865436c6c6fff015f416844656c6c6fff02",
+        r#"cbor: found duplicate map key "hello" at map element index 1"#,
+    );
     check("a101f6", "cbor: cannot unmarshal a map key into Go value of type string");
     check("a1f6f6", "cbor: cannot unmarshal a map key into Go value of type string");
     check("c06474657874", "cbor: cannot set text for time.Time");
     check("c11b0000003afff44181", "cbor: decoded time cannot be represented in RFC3339 format");
-    check("c054323030362d30312d30325431353a30343a30355a", "cbor: tag number 0 must be followed by text string");
+    check(
+        "c054323030362d30312d30325431353a30343a30355a",
+        "cbor: tag number 0 must be followed by text string",
+    );
     check("ff", "cbor: unexpected \"break\" code");
     check("bf6161ff", "cbor: unexpected \"break\" code");
     check("5f6161ff", "cbor: wrong element type for indefinite-length string");
@@ -109,12 +115,18 @@ fn the_outermost_item_is_a_map() {
 
 #[test]
 fn objects_are_encoded_as_upstream_encodes_them() {
-    let check = |object: Value, expected: &str| assert_eq!(encode(&object), hex(&format!("d9d9f7{expected}")), "{object}");
+    let check = |object: Value, expected: &str| {
+        assert_eq!(encode(&object), hex(&format!("d9d9f7{expected}")), "{object}")
+    };
     check(json!({"bb": 1, "a": 2, "c": 3}), "a3416102416303 42626201");
     check(json!({"": [null, true, false]}), "a14083f6f5f4");
-    check(json!({"n": [0, 23, 24, -1, i64::MIN, i64::MAX]}), "a1416e8600171818203b7fffffffffffffff1b7fffffffffffffff");
+    check(
+        json!({"n": [0, 23, 24, -1, i64::MIN, i64::MAX]}),
+        "a1416e8600171818203b7fffffffffffffff1b7fffffffffffffff",
+    );
     check(json!({"f": [0.5, 1e10, 0.1, 2.0]}), "a1416684f93800fa501502f9fb3fb999999999999af94000");
-    let data = json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": "aGVsbG8="}, "stringData": {"b": "aGk="}});
+    let data =
+        json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": "aGVsbG8="}, "stringData": {"b": "aGk="}});
     check(
         data,
         "a44464617461a14161d64568656c6c6f446b696e64465365637265744a61706956657273696f6e4276314a737472696e6744617461a141624461476b3d",
@@ -126,19 +138,27 @@ fn bytes_are_bytes_whatever_text_they_were_to_become() {
     let check = |item: &str, expected: Result<&str, &str>| {
         let secret = decode(Some(kind("Secret")), &hex(&format!("a16464617461a14161{item}")));
         let found = secret.map(|secret| secret["data"]["a"].as_str().unwrap_or_default().to_owned());
-        assert_eq!(found.map_err(|e| e.to_string()), expected.map(str::to_owned).map_err(str::to_owned), "{item}");
+        assert_eq!(
+            found.map_err(|e| e.to_string()),
+            expected.map(str::to_owned).map_err(str::to_owned),
+            "{item}"
+        );
     };
     let text: String = STANDARD.encode(b"hello").bytes().map(|b| format!("{b:02x}")).collect();
     check("d64568656c6c6f", Ok("aGVsbG8="));
     check("d54568656c6c6f", Ok("aGVsbG8="));
     check("d74568656c6c6f", Ok("aGVsbG8="));
     check(&format!("48{text}"), Ok("aGVsbG8="));
-    check(&format!("68{text}"), Err("cbor: cannot unmarshal UTF-8 text string into Go value of type []uint8"));
+    check(
+        &format!("68{text}"),
+        Err("cbor: cannot unmarshal UTF-8 text string into Go value of type []uint8"),
+    );
 }
 
 #[test]
 fn lists_and_events_are_sent_in_parts() {
-    let pods = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": []});
+    let pods =
+        json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": []});
     let pod = json!({"metadata": {"name": "a"}});
     let mut list = list_head(&pods, 2);
     list.extend(encode_item(Some(kind("Pod")), &pod));
