@@ -262,7 +262,8 @@ impl Presenter {
     }
 
     fn cbor_item(&self, entry: &Entry) -> Vec<u8> {
-        let ty = (self.accepted.form == Form::Whole).then_some(&*self.resource.ty);
+        let typed = self.accepted.form == Form::Whole && self.resource.custom.is_none();
+        let ty = typed.then_some(&*self.resource.ty);
         cbor::encode_item(ty, &serde_json::from_slice(&self.json(entry, true)).unwrap_or_default())
     }
 

@@ -107,6 +107,7 @@ fn flags(config: &crate::config::Config) -> Map<String, Value> {
         ("api-audiences", Value::String(config.audiences().join(","))),
         ("min-request-timeout", text(&config.min_request_timeout)),
         ("max-requests-inflight", text(&config.max_requests_in_flight)),
+        ("profiling", text(&config.enable_profiling)),
         ("event-ttl", Value::String(format!("{}s", config.event_ttl))),
         ("client-ca-file", text(&config.client_ca().display())),
         ("tls-cert-file", text(&config.serving_cert().display())),

@@ -1,6 +1,6 @@
 //! Decoders: what they take they give back the same.
 
-use keelson_machinery::{FieldValidation, decode, encode, proto, prune};
+use keelson_machinery::{FieldValidation, cbor, decode, encode, proto, prune};
 use keelson_schema::builtin;
 
 use crate::{deployment, size};
@@ -44,4 +44,12 @@ pub(crate) fn proto(data: &[u8]) {
     let Ok(encoded) = proto::encode_message(ty, &value) else { return };
     let again = proto::decode(ty, &encoded).expect("what was encoded is a message");
     assert_eq!(proto::encode_message(ty, &again).ok(), Some(encoded), "of {value}");
+}
+
+pub(crate) fn cbor(data: &[u8]) {
+    for ty in [None, builtin().for_kind("", "v1", "Secret")] {
+        let Ok(value) = cbor::decode(ty, data) else { continue };
+        assert!(size(&value) <= 64 * data.len(), "{} of {}", size(&value), data.len());
+        assert_eq!(cbor::decode(ty, &cbor::encode_item(ty, &value)), Ok(value));
+    }
 }

@@ -20,6 +20,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("json", codecs::json),
     ("yaml", codecs::yaml),
     ("proto", codecs::proto),
+    ("cbor", codecs::cbor),
     ("json-patch", patches::json),
     ("merge-patch", patches::merge),
     ("strategic-patch", patches::strategic),

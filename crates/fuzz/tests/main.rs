@@ -83,6 +83,7 @@ targets! {
     json "json"
     yaml "yaml"
     proto "proto"
+    cbor "cbor"
     json_patch "json-patch"
     merge_patch "merge-patch"
     strategic_patch "strategic-patch"
