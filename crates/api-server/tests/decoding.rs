@@ -91,7 +91,7 @@ async fn bodies_that_are_no_objects_are_summarized() {
         "BadRequest",
         "cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds",
     );
-    for kind in ["application/cbor", "application/x-yaml", "text/plain"] {
+    for kind in ["application/x-cbor", "application/x-yaml", "text/plain"] {
         let reply = admin.send(Method::POST, CONFIG_MAPS, kind, "x").await;
         reply.refused(415, "UnsupportedMediaType", "application/json, application/yaml");
     }

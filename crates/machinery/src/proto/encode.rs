@@ -36,6 +36,7 @@ fn mismatch(value: &Value) -> EncodeError {
 pub fn encode(object: &Value) -> Result<Vec<u8>, EncodeError> {
     // The one kind that says no version.
     if object["kind"] == "APIVersions"
+        && object["apiVersion"].is_null()
         && let Some(ty) = keelson_schema::builtin().by_name("meta.v1.APIVersions")
     {
         return Ok(enveloped("", "APIVersions", &encode_message(ty, object)?));
