@@ -1,12 +1,9 @@
 //! The span of a request, named and described as upstream's are.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::Version;
 use http::request::Parts;
-use keelson_traces::{Config as TracingConfiguration, Context, Span, Tracer};
-use tokio::task::JoinHandle;
+use keelson_traces::{Config as TracingConfiguration, Context, Span, Started, Tracer};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::BoxError;
@@ -28,10 +25,7 @@ impl Document for TracingConfiguration {
 }
 
 /// Starts what the configuration says; the last spans are sent after `ended`.
-pub fn start(
-    config: &Config,
-    ended: &CancellationToken,
-) -> Result<Option<(Arc<Tracer>, JoinHandle<()>)>, BoxError> {
+pub fn start(config: &Config, ended: &CancellationToken) -> Result<Option<Started>, BoxError> {
     let Some(source) = &config.tracing else { return Ok(None) };
     let instance = crate::run::hostname();
     let resource = [("service.name", "apiserver"), ("service.instance.id", &*instance)];

@@ -42,7 +42,7 @@ impl Context {
     }
 
     pub(crate) fn flags(&self) -> u32 {
-        u32::from(self.sampled) * SAMPLED | KNOWN | REMOTE
+        KNOWN | REMOTE | u32::from(self.sampled)
     }
 }
 

@@ -28,7 +28,7 @@ pub enum Error {
 /// Where a collector listens.
 pub(crate) enum Place {
     Socket(String),
-    Address(Endpoint),
+    Address(Box<Endpoint>),
 }
 
 impl Place {
@@ -43,7 +43,9 @@ impl Place {
         };
         let endpoint = (!place.is_empty() && !place.contains('/')).then(|| format!("http://{place}"));
         let endpoint = endpoint.and_then(|url| Endpoint::from_shared(url).ok());
-        endpoint.map(Self::Address).ok_or_else(|| Error::Endpoint(text.to_owned()))
+        endpoint
+            .map(|endpoint| Self::Address(Box::new(endpoint)))
+            .ok_or_else(|| Error::Endpoint(text.to_owned()))
     }
 
     /// A connection that is made with the first export, and anew when it is lost.

@@ -54,6 +54,9 @@ impl Config {
     }
 }
 
+/// A tracer, and its task: that ends, the last spans sent, after the shutdown.
+pub type Started = (Arc<Tracer>, JoinHandle<()>);
+
 /// Makes spans and sends them to the collector.
 #[derive(Debug)]
 pub struct Tracer {
@@ -63,12 +66,12 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// `resource` are the attributes of this program. The task ends, its last spans sent, after `shutdown`.
+    /// `resource` are the attributes of this program.
     pub fn start(
         config: &Config,
         resource: &[(&str, &str)],
         shutdown: CancellationToken,
-    ) -> Result<(Arc<Self>, JoinHandle<()>), Error> {
+    ) -> Result<Started, Error> {
         let place = Place::parse(config.endpoint.as_deref().unwrap_or(export::DEFAULT))?;
         let (queue, spans) = mpsc::channel(QUEUE);
         let resource = resource.iter().map(|(key, value)| attribute(key, *value)).collect();
