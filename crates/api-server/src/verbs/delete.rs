@@ -11,7 +11,8 @@ use keelson_store::{Expect, Write, WriteError};
 use serde_json::Value;
 
 use super::list;
-use super::write::{Stored, Writer, write_error};
+use super::stored::Stored;
+use super::write::{Writer, write_error};
 use crate::app::{App, Call};
 use crate::body::Response;
 use crate::cache::replace_revision;

@@ -6,6 +6,7 @@ pub mod delete;
 pub mod get;
 pub mod list;
 pub mod patch;
+pub mod stored;
 pub mod update;
 pub mod watch;
 pub mod write;
