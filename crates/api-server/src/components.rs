@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -83,8 +84,8 @@ async fn status(app: &App, name: &str, at: Option<SocketAddr>) -> Arc<Entry> {
     }
     let object: Value = json!({"kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
         "conditions": [condition]});
-    let bytes = keelson_machinery::encode::canonical(&object).into();
-    Arc::new(Entry::new(name.into(), 0, bytes, Labels::default(), Box::default()))
+    let bytes = Bytes::from(keelson_machinery::encode::canonical(&object));
+    Arc::new(Entry::new(name.into(), 0, bytes.into(), Labels::default(), Box::default()))
 }
 
 async fn daemon(app: &App, at: SocketAddr) -> Outcome {

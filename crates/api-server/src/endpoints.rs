@@ -23,7 +23,7 @@ pub fn slices(app: &App, namespace: &str, service: &str) -> Vec<Value> {
         entry.labels.get("kubernetes.io/service-name").is_some_and(|n| n == service)
     };
     let found = slices.cache.list(&format!("{namespace}/"), None, 0, belongs);
-    found.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.bytes).ok()).collect()
+    found.entries.iter().filter_map(|entry| entry.decode().ok()).collect()
 }
 
 /// The addresses of a slice that are ready on a port, each with its endpoint.

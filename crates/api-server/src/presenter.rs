@@ -97,10 +97,10 @@ impl Presenter {
     /// One object in JSON; of a table, `columns` says whether it carries them.
     fn json(&self, entry: &Entry, columns: bool) -> Bytes {
         match self.accepted.form {
-            Form::Whole if self.is_identity() => entry.bytes.clone(),
-            Form::Whole => self.converted(entry).map_or_else(|| entry.bytes.clone(), |v| encode(&v)),
+            Form::Whole if self.is_identity() => entry.bytes(),
+            Form::Whole => self.converted(entry).map_or_else(|| entry.bytes(), |v| encode(&v)),
             Form::Metadata | Form::MetadataList => {
-                metadata_of(entry, self.accepted.meta).unwrap_or_else(|| entry.bytes.clone())
+                metadata_of(entry, self.accepted.meta).unwrap_or_else(|| entry.bytes())
             }
             Form::Table => {
                 let meta = format!("{{\"resourceVersion\":\"{}\"}}", revision_of(entry));
@@ -149,7 +149,7 @@ impl Presenter {
     }
 
     fn converted(&self, entry: &Entry) -> Option<Value> {
-        let object = serde_json::from_slice(&entry.bytes).ok()?;
+        let object = entry.decode().ok()?;
         Some(self.resource.conversion.to_served(object))
     }
 
@@ -161,7 +161,7 @@ impl Presenter {
         let shown = match self.include_object {
             IncludeObject::None => None,
             IncludeObject::Metadata => metadata_of(entry, self.accepted.meta),
-            IncludeObject::Object if self.is_identity() => Some(entry.bytes.clone()),
+            IncludeObject::Object if self.is_identity() => Some(entry.bytes()),
             IncludeObject::Object => Some(encode(&object)),
         };
         if let Some(shown) = shown {
@@ -202,7 +202,7 @@ impl Presenter {
         {
             return response;
         }
-        let size: usize = entries.iter().map(|e| e.bytes.len() + 1).sum();
+        let size: usize = entries.iter().map(|e| e.json.len() + 1).sum();
         if self.accepted.encoding == Encoding::Cbor {
             let chunks = self.cbor_chunks(meta, entries);
             return finish(headers, StatusCode::OK, self.accepted, Body::chunks(chunks, size));
@@ -239,6 +239,7 @@ impl Presenter {
             }
             match presenter.accepted.form {
                 Form::Table => presenter.row(&entry, out),
+                Form::Whole if presenter.is_identity() => entry.json.write(out),
                 _ => out.extend_from_slice(&presenter.json(&entry, true)),
             }
             true
@@ -301,7 +302,7 @@ impl Presenter {
         {
             return proto::watch_frame(kind, &self.enveloped(&message)).into();
         }
-        frame(self.accepted.encoding, kind, &self.json(entry, first))
+        frame(self.accepted.encoding, kind, self.json(entry, first))
     }
 
     /// A change as an event, shared between watchers where they see the same bytes.
@@ -322,7 +323,7 @@ impl Presenter {
         let message = || proto::encode(&serde_json::from_slice(&status).ok()?).ok();
         match (self.accepted.encoding, message()) {
             (Encoding::Protobuf, Some(message)) => proto::watch_frame("ERROR", &message).into(),
-            (encoding, _) => frame(encoding, "ERROR", &status),
+            (encoding, _) => frame(encoding, "ERROR", status.into()),
         }
     }
 
@@ -344,13 +345,13 @@ impl Presenter {
 }
 
 /// An event with an object that is given in JSON.
-fn frame(encoding: Encoding, kind: &str, json: &[u8]) -> Bytes {
+fn frame(encoding: Encoding, kind: &str, json: Bytes) -> Bytes {
     match encoding {
         Encoding::Cbor => {
-            let object = serde_json::from_slice(json).unwrap_or_default();
+            let object = serde_json::from_slice(&json).unwrap_or_default();
             cbor::watch_frame(kind, &cbor::encode(&object)).into()
         }
-        _ => encode_frame(kind, json),
+        _ => encode_frame(kind, &json.into()),
     }
 }
 
@@ -381,7 +382,8 @@ fn metadata_of(entry: &Entry, api_version: &str) -> Option<Bytes> {
         #[serde(borrow)]
         metadata: &'a RawValue,
     }
-    let cut: Cut<'_> = serde_json::from_slice(&entry.bytes).ok()?;
+    let bytes = entry.bytes();
+    let cut: Cut<'_> = serde_json::from_slice(&bytes).ok()?;
     let metadata = cut.metadata.get();
     let text = format!(
         "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata}}}"
@@ -401,5 +403,5 @@ fn revision_of(entry: &Entry) -> String {
         #[serde(default)]
         resource_version: String,
     }
-    serde_json::from_slice::<Head>(&entry.bytes).map(|h| h.metadata.resource_version).unwrap_or_default()
+    entry.decode::<Head>().map(|h| h.metadata.resource_version).unwrap_or_default()
 }

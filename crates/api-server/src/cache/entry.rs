@@ -8,8 +8,10 @@ use keelson_machinery::proto;
 use keelson_schema::Type;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+
+use super::json::Json;
 
 /// Rows are numbered in the order they are made: those of one definition are near one another.
 const MAX_VERSIONS: u64 = 64;
@@ -21,8 +23,7 @@ pub struct Entry {
     pub key: Arc<str>,
     /// When the object was last written.
     pub revision: u64,
-    /// Canonical JSON with `metadata.resourceVersion`.
-    pub bytes: Bytes,
+    pub json: Json,
     pub labels: Labels,
     /// The values of the resource's selectable fields, in the order of its names.
     pub fields: Box<[Box<str>]>,
@@ -36,14 +37,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn new(key: Arc<str>, revision: u64, bytes: Bytes, labels: Labels, fields: Box<[Box<str>]>) -> Self {
+    pub fn new(key: Arc<str>, revision: u64, json: Json, labels: Labels, fields: Box<[Box<str>]>) -> Self {
         let (raw, versions, message, parsed) = Default::default();
-        Self { key, revision, bytes, labels, fields, raw, versions, message, parsed }
+        Self { key, revision, json, labels, fields, raw, versions, message, parsed }
     }
 
     /// An object beside the cache: nothing to select by.
     pub fn bare(bytes: Bytes) -> Self {
-        Self::new("".into(), 0, bytes, Labels::default(), Box::default())
+        Self::new("".into(), 0, bytes.into(), Labels::default(), Box::default())
     }
 
     pub fn with_raw(self, raw: Option<Bytes>) -> Self {
@@ -51,8 +52,23 @@ impl Entry {
     }
 
     /// The object as the store holds it, with its revision.
-    pub fn raw(&self) -> &Bytes {
-        self.raw.as_ref().unwrap_or(&self.bytes)
+    pub fn raw(&self) -> Bytes {
+        self.raw.clone().unwrap_or_else(|| self.bytes())
+    }
+
+    /// Whether readers see what the store holds.
+    pub fn is_as_stored(&self) -> bool {
+        self.raw.is_none()
+    }
+
+    /// The object's JSON in one piece.
+    pub fn bytes(&self) -> Bytes {
+        self.json.bytes()
+    }
+
+    /// The object, decoded.
+    pub fn decode<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_slice(&self.bytes())
     }
 
     /// The object as converted earlier for a custom resource's row.
@@ -69,14 +85,14 @@ impl Entry {
 
     /// The same object at another revision.
     pub fn at_revision(&self, revision: u64) -> Self {
-        let bytes = replace_revision(&self.bytes, revision);
-        Self::new(self.key.clone(), revision, bytes, self.labels.clone(), self.fields.clone())
+        let json = self.json.at_revision(revision);
+        Self::new(self.key.clone(), revision, json, self.labels.clone(), self.fields.clone())
     }
 
     /// The object's message, without an envelope; `None` if it does not fit its type.
     pub fn message(&self, ty: &Type) -> Option<Bytes> {
         let message = self.message.get_or_init(|| {
-            let object: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+            let object: Value = self.decode().unwrap_or_default();
             proto::encode_message(ty, &object).map(Bytes::from).unwrap_or_else(|error| {
                 tracing::error!(key = &*self.key, %error, "an object does not fit its message");
                 Bytes::new()
@@ -91,7 +107,7 @@ impl Entry {
         if let Some(parsed) = self.parsed.get() {
             return Some(parsed.clone());
         }
-        let object = Arc::new(serde_json::from_slice(&self.bytes).ok()?);
+        let object = Arc::new(self.decode().ok()?);
         Some(self.parsed.get_or_init(|| object).clone())
     }
 
@@ -239,7 +255,7 @@ impl CacheEvent {
 
     /// The event as a line of a JSON watch.
     pub fn line(&self, seen: ChangeKind) -> Bytes {
-        let encode = || encode_frame(seen.as_str(), &self.object(seen).bytes);
+        let encode = || encode_frame(seen.as_str(), &self.object(seen).json);
         self.lines[seen as usize].get_or_init(encode).clone()
     }
 
@@ -264,12 +280,12 @@ impl CacheEvent {
 }
 
 /// `{"type":…,"object":…}` and a newline.
-pub fn encode_frame(kind: &str, object: &[u8]) -> Bytes {
+pub fn encode_frame(kind: &str, object: &Json) -> Bytes {
     let mut line = BytesMut::with_capacity(object.len() + kind.len() + 24);
     line.extend_from_slice(b"{\"type\":\"");
     line.extend_from_slice(kind.as_bytes());
     line.extend_from_slice(b"\",\"object\":");
-    line.extend_from_slice(object);
+    object.write(&mut line);
     line.extend_from_slice(b"}\n");
     line.freeze()
 }
@@ -336,11 +352,11 @@ mod tests {
         let ty = keelson_schema::builtin().for_kind("", "v1", "ConfigMap").unwrap();
         let bytes =
             Bytes::from_static(br#"{"metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#);
-        let entry = Arc::new(Entry::new("n/x".into(), 7, bytes, Labels::default(), Box::default()));
+        let entry = Arc::new(Entry::new("n/x".into(), 7, bytes.into(), Labels::default(), Box::default()));
         let (one, two) = (entry.message(ty).unwrap(), entry.message(ty).unwrap());
         assert_eq!(one.as_ptr(), two.as_ptr());
         let object = proto::decode(ty, &one).unwrap();
-        assert_eq!(object, serde_json::from_slice::<Value>(&entry.bytes).unwrap());
+        assert_eq!(object, entry.decode::<Value>().unwrap());
         let event = CacheEvent::new(ChangeKind::Added, 7, entry, None);
         let frame = |seen| event.message(seen, |entry| entry.message(ty).unwrap().to_vec().into());
         assert_eq!(frame(ChangeKind::Added).as_ptr(), frame(ChangeKind::Added).as_ptr());

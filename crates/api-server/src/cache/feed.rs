@@ -17,6 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Entry, Head, Labels, splice_revision};
+use super::json::{self, Json};
 use super::resource::ResourceCache;
 use super::sparse::Wanted;
 
@@ -70,7 +71,7 @@ impl Index {
         if !self.indexer.renews() {
             let object = self.wanted.read(&spliced)?;
             let (labels, fields) = (Labels::of(&object), self.indexer.fields(&object));
-            return Ok(Entry::new(key, revision, spliced, labels, fields));
+            return Ok(Entry::new(key, revision, Json::shared(spliced), labels, fields));
         }
         let mut object: Value = serde_json::from_slice(&spliced)?;
         let (bytes, raw) = match self.indexer.renew(&mut object) {
@@ -78,7 +79,7 @@ impl Index {
             false => (spliced, None),
         };
         let (labels, fields) = (Labels::of(&object), self.indexer.fields(&object));
-        Ok(Entry::new(key, revision, bytes, labels, fields).with_raw(raw))
+        Ok(Entry::new(key, revision, Json::shared(bytes), labels, fields).with_raw(raw))
     }
 }
 
@@ -137,8 +138,8 @@ impl Caches {
             slot.cache.clone()
         };
         cache.reindex(|entry| {
-            let read = index.read(entry.key.clone(), entry.revision, entry.raw().clone()).ok()?;
-            (read.fields != entry.fields || read.bytes != entry.bytes).then_some(read)
+            let read = index.read(entry.key.clone(), entry.revision, entry.raw()).ok()?;
+            (read.fields != entry.fields || read.json != entry.json).then_some(read)
         });
     }
 
@@ -338,6 +339,7 @@ impl Caches {
         for slot in slots {
             slot.cache.trim();
         }
+        json::prune();
         let mut clock = self.clock.write();
         clock.push_back((tokio::time::Instant::now(), self.applied()));
         // One mark older than the history is enough.
@@ -373,8 +375,9 @@ fn take_page(
 pub fn entry_of(index: Option<&Index>, key: &str, kv: &KeyValue) -> Option<Entry> {
     let (revision, spliced) = (kv.mod_revision, splice_revision(&kv.value, kv.mod_revision));
     let read = match index {
-        None => serde_json::from_slice::<Head>(&spliced)
-            .map(|head| Entry::new(key.into(), revision, spliced, head.metadata.labels, Box::default())),
+        None => serde_json::from_slice::<Head>(&spliced).map(|head| {
+            Entry::new(key.into(), revision, Json::shared(spliced), head.metadata.labels, Box::default())
+        }),
         Some(index) => index.read(key.into(), revision, spliced),
     };
     match read {

@@ -5,12 +5,14 @@
 
 pub mod entry;
 mod feed;
+pub mod json;
 pub mod resource;
 pub mod select;
 pub mod sparse;
 
 pub use entry::{CacheEvent, ChangeKind, Entry, Labels, encode_frame, replace_revision, splice_revision};
 pub use feed::{Caches, Index, Indexer, PREFIX, entry_of, split_key, storage_error};
+pub use json::Json;
 pub use resource::{ResourceCache, Snapshot, TooOld};
 pub use select::{Selection, unsupported_field};
 pub use sparse::Wanted;

@@ -103,7 +103,7 @@ impl ResourceCache {
                 *slot = Arc::new(entry);
             }
         }
-        inner.bytes = inner.entries.values().map(|entry| entry.bytes.len()).sum();
+        inner.bytes = inner.entries.values().map(|entry| entry.json.len()).sum();
     }
 
     /// What matches below `prefix` (`namespace/`, or empty) after the key `after`, at most `limit` (0: all).
@@ -176,7 +176,7 @@ impl ResourceCache {
         {
             let mut inner = self.inner.write();
             *inner = Inner { forgotten: revision, last_change: revision, ..Inner::default() };
-            inner.bytes = entries.iter().map(|e| e.bytes.len()).sum();
+            inner.bytes = entries.iter().map(|e| e.json.len()).sum();
             inner.entries = entries.into_iter().map(|e| (e.key.clone(), Arc::new(e))).collect();
         }
         self.changed.send_replace(revision);
@@ -205,20 +205,20 @@ impl Inner {
             Some(entry) => {
                 let entry = Arc::new(entry);
                 let previous = self.entries.insert(entry.key.clone(), entry.clone());
-                self.bytes += entry.bytes.len();
-                self.bytes -= previous.as_ref().map_or(0, |p| p.bytes.len());
+                self.bytes += entry.json.len();
+                self.bytes -= previous.as_ref().map_or(0, |p| p.json.len());
                 let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
                 CacheEvent::new(kind, revision, entry, previous)
             }
             None => {
                 let Some(last) = self.entries.remove(key) else { return };
-                self.bytes -= last.bytes.len();
+                self.bytes -= last.json.len();
                 let gone = Arc::new(last.at_revision(revision));
                 CacheEvent::new(ChangeKind::Deleted, revision, gone, Some(last))
             }
         };
         self.last_change = revision;
-        self.history_bytes += event.entry.bytes.len();
+        self.history_bytes += event.entry.json.held();
         self.history.push_back(Arc::new(event));
     }
 
@@ -231,7 +231,7 @@ impl Inner {
                 break;
             }
             self.forgotten = oldest.revision;
-            self.history_bytes -= oldest.entry.bytes.len();
+            self.history_bytes -= oldest.entry.json.held();
             self.history.pop_front();
         }
     }
@@ -262,7 +262,7 @@ mod tests {
 
     fn entry(key: &str, revision: u64) -> Entry {
         let bytes = Bytes::from(format!(r#"{{"metadata":{{"resourceVersion":"{revision}"}}}}"#));
-        Entry::new(key.into(), revision, bytes, Default::default(), Box::default())
+        Entry::new(key.into(), revision, bytes.into(), Default::default(), Box::default())
     }
 
     fn keys(snapshot: &Snapshot) -> Vec<String> {
@@ -291,11 +291,11 @@ mod tests {
         let cache = ResourceCache::new(1);
         cache.apply("a", 2, Some(entry("a", 2)));
         let longer = |old: &Entry| {
-            let bytes = Bytes::from([&old.bytes[..], b"        "].concat());
-            Some(Entry::new(old.key.clone(), old.revision, bytes, Default::default(), Box::default()))
+            let bytes = Bytes::from([&old.bytes()[..], b"        "].concat());
+            Some(Entry::new(old.key.clone(), old.revision, bytes.into(), Default::default(), Box::default()))
         };
         cache.reindex(longer);
-        assert_eq!(cache.size(), (1, entry("a", 2).bytes.len() + 8));
+        assert_eq!(cache.size(), (1, entry("a", 2).json.len() + 8));
         cache.apply("a", 3, None);
         assert_eq!(cache.size(), (0, 0));
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use keelson_api_types::StatusError;
 use serde_json::Value;
 
-use crate::cache::{Entry, Labels, splice_revision};
+use crate::cache::{Entry, Json, Labels, splice_revision};
 use crate::codec;
 use crate::custom::Custom;
 use crate::registry::Resource;
@@ -22,7 +22,7 @@ pub async fn shown(
     let Some(custom) = &resource.custom else { return Ok(entries) };
     let mut foreign = Vec::new();
     for (i, slot) in entries.iter_mut().enumerate() {
-        if custom.is_own(&slot.bytes) {
+        if custom.is_own(&slot.json) {
             continue;
         }
         match slot.remembered(custom.id) {
@@ -58,7 +58,7 @@ pub async fn to_storage(
 
 /// The object without its revision, which is no business of a converter.
 fn stored(entry: &Entry) -> Result<Value, StatusError> {
-    let mut object = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
+    let mut object = entry.decode().map_err(StatusError::internal)?;
     crate::meta::meta_mut(&mut object).remove("resourceVersion");
     Ok(object)
 }
@@ -66,5 +66,5 @@ fn stored(entry: &Entry) -> Result<Value, StatusError> {
 fn entry(resource: &Resource, from: &Entry, object: &Value) -> Entry {
     let bytes = splice_revision(&codec::encode(object), from.revision);
     let fields = resource.index.fields(object);
-    Entry::new(from.key.clone(), from.revision, bytes, Labels::of(object), fields)
+    Entry::new(from.key.clone(), from.revision, Json::shared(bytes), Labels::of(object), fields)
 }

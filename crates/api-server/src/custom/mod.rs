@@ -20,7 +20,7 @@ use keelson_schema::{Link, Object, Shape, Type, from_json_schema};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Caches, Index};
+use crate::cache::{Caches, Index, Json};
 use crate::convert::Conversion;
 use crate::discovery::version_rank;
 use crate::registry::{Resource, StrategyRef, Subresource};
@@ -70,8 +70,8 @@ impl Custom {
     }
 
     /// Whether an object, given by its canonical bytes, is in this version.
-    pub fn is_own(&self, bytes: &[u8]) -> bool {
-        bytes.starts_with(self.head.as_bytes())
+    pub fn is_own(&self, object: &Json) -> bool {
+        object.starts_with(self.head.as_bytes())
     }
 
     pub fn is_terminating(&self) -> bool {

@@ -73,7 +73,7 @@ impl Evictor<'_> {
         self.app.caches.fresh().await?;
         let entry = self.pods.cache.get(&self.pods.key(self.namespace, self.name));
         let entry = entry.ok_or_else(|| StatusError::not_found(&self.pods.group_resource(), self.name))?;
-        let pod: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
+        let pod: Value = entry.decode().map_err(StatusError::internal)?;
         let asked = options.precondition_revision.is_some();
         let phase = pod["status"]["phase"].as_str().unwrap_or_default();
         let over = matches!(phase, "Succeeded" | "Failed") || meta::is_deleting(&pod);
@@ -121,7 +121,7 @@ impl Evictor<'_> {
             let selector = LabelSelector::from_object(budget["spec"].get("selector"));
             selector.is_ok_and(|s| s.matches(labels))
         };
-        all.entries.iter().filter_map(|e| serde_json::from_slice(&e.bytes).ok()).filter(selects).collect()
+        all.entries.iter().filter_map(|e| e.decode().ok()).filter(selects).collect()
     }
 
     /// Counts the eviction against the budget, or refuses it.

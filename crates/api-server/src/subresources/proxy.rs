@@ -117,7 +117,7 @@ fn host(address: IpAddr) -> String {
 
 async fn read(app: &App, call: &Call, resource: &Resource, name: &str) -> Result<Value, StatusError> {
     let entry = get::read(app, resource, &call.info.namespace, name, None).await?;
-    serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)
+    entry.decode().map_err(StatusError::internal)
 }
 
 /// The node's agent, with the API server's certificate; on another port whoever listens there.

@@ -31,7 +31,7 @@ pub async fn serve(
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     if call.info.verb == "get" {
         let entry = get::read(app, resource, &namespace, &name, call.query.get("resourceVersion")).await?;
-        let object: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
+        let object: Value = entry.decode().map_err(StatusError::internal)?;
         check_replicas(resource, &object)?;
         return Ok(view.respond(&call.headers, StatusCode::OK, scale_of(resource, &object)));
     }

@@ -57,7 +57,7 @@ pub async fn serve(
 
 async fn pod(app: &App, call: &Call, resource: &Resource) -> Result<Value, StatusError> {
     let entry = get::read(app, resource, &call.info.namespace, &call.info.name, None).await?;
-    serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)
+    entry.decode().map_err(StatusError::internal)
 }
 
 /// A container's output: as the body of the answer, or in the messages of a WebSocket.
@@ -287,7 +287,7 @@ pub(super) fn agent_address(app: &App, node: &str) -> Result<SocketAddr, StatusE
         app.registry.get(&Gvr::new("", "v1", "nodes")).ok_or_else(|| StatusError::internal("no nodes"))?;
     let entry = nodes.cache.get(node);
     let entry = entry.ok_or_else(|| StatusError::not_found(&nodes.group_resource(), node))?;
-    let object: Value = serde_json::from_slice(&entry.bytes).map_err(StatusError::internal)?;
+    let object: Value = entry.decode().map_err(StatusError::internal)?;
     let addresses = object["status"]["addresses"].as_array().cloned().unwrap_or_default();
     let of_kind = |kind: &str| {
         let found = addresses.iter().find(|a| string(a, "type") == kind)?;

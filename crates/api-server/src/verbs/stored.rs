@@ -28,7 +28,9 @@ impl Stored {
     }
 
     fn of(shown: &Entry, read: &Entry) -> Self {
-        Self { bytes: shown.bytes.clone(), raw: read.raw().clone(), revision: read.revision }
+        let bytes = shown.bytes();
+        let same = std::ptr::eq(shown, read) && read.is_as_stored();
+        Self { raw: if same { bytes.clone() } else { read.raw() }, bytes, revision: read.revision }
     }
 
     /// As an answer shows it.
@@ -52,7 +54,7 @@ impl Writer<'_> {
 
     /// What has been written, as a reader sees it.
     pub async fn written(&self, name: &str, bytes: &Bytes, revision: u64) -> Result<Stored, StatusError> {
-        if self.resource.custom.as_ref().is_none_or(|c| c.is_own(bytes)) {
+        if self.resource.custom.as_ref().is_none_or(|c| c.is_own(&bytes.clone().into())) {
             return Ok(Stored::new(splice_revision(bytes, revision), revision));
         }
         let key = self.resource.store_key(self.namespace, name);

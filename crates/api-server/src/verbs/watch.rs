@@ -238,7 +238,7 @@ impl Watcher {
         let resource = &self.presenter.resource;
         let sides = |c: &Arc<CacheEvent>| c.previous.iter().chain([&c.entry]).cloned().collect::<Vec<_>>();
         let all: Vec<Arc<Entry>> = changes.iter().flat_map(sides).collect();
-        let foreign = |e: &Arc<Entry>| resource.custom.as_ref().is_some_and(|c| !c.is_own(&e.bytes));
+        let foreign = |e: &Arc<Entry>| resource.custom.as_ref().is_some_and(|c| !c.is_own(&e.json));
         if !all.iter().any(foreign) {
             return Ok(changes);
         }
