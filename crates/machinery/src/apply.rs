@@ -22,6 +22,7 @@ use keelson_schema::Type;
 use managers::{Entry, Managers};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 pub use fields::{FieldSet, PathElement};
 pub use scale::{parent_managed, scale_managed};
@@ -201,20 +202,21 @@ pub fn track_update(
 ) -> Result<(), StatusError> {
     let sent = new.get_mut("metadata").and_then(Value::as_object_mut).and_then(|m| m.remove("managedFields"));
     let stored = old.and_then(|o| o.get("metadata")).and_then(|m| m.get("managedFields"));
-    let mut managers = match &sent {
-        _ if !manager.subresource.is_empty() => Managers::decode(stored),
-        Some(Value::Array(list)) if list.is_empty() || list == &[json!({})] => Managers::default(),
-        Some(sent) => match Managers::try_decode(sent) {
-            Some(managers) if !managers.is_empty() => managers,
-            _ => Managers::decode(stored),
+    // Only comparing in another version can fail.
+    let kept = manager.versions.and_then(|_| sent.clone());
+    let mut managers = match sent {
+        Some(sent) if manager.subresource.is_empty() || Some(&sent) == stored => match &sent {
+            Value::Array(list) if list.is_empty() || list == &[json!({})] => Managers::default(),
+            _ => Managers::from_encoded(sent).filter(|m| !m.is_empty()).unwrap_or_else(|| Managers::decode(stored)),
         },
-        None => Managers::decode(stored),
+        _ => Managers::decode(stored),
     };
     // An object that existed without ownership stays so until the first apply.
     if !managers.is_empty() || old.is_none() {
-        let before = old.map(|o| without_managed(ty, Some(o)).0).unwrap_or_else(|| Cow::Owned(zero(ty)));
+        let before = old.filter(|o| o.as_object().is_some_and(|m| !m.is_empty()));
+        let before = before.map_or_else(|| Cow::Owned(zero(ty)), Cow::Borrowed);
         if let Err(error) = update(ty, &before, new, &mut managers, manager) {
-            set_managed(new, sent);
+            set_managed(new, kept);
             return Err(error);
         }
         managers.cap();
@@ -236,12 +238,12 @@ fn update(
         return Ok(());
     }
     managers.release(None, &Changes::new(ty, old, new, manager, managers, &compared)?);
-    let set = compared.modified.union(compared.added).difference(&stripped());
+    let set = compared.modified.union(compared.added).difference(&STRIPPED);
     if set.is_empty() {
         return Ok(());
     }
     let entry = managers.entry(manager, false);
-    entry.set = std::mem::take(&mut entry.set).union(set);
+    entry.owned.add(set);
     entry.time = Some(manager.now.to_owned());
     Ok(())
 }
@@ -260,7 +262,7 @@ fn apply_with(
     let set = atom::field_set(root, applied).recursive_difference(&reset);
     let last = managers.find(manager, true).cloned();
     let was_there = last.is_some();
-    managers.entry(manager, true).set = set;
+    managers.entry(manager, true).owned = set.into();
     let merged = match last {
         Some(last) => remove::prune(ty, merged, &managers, manager, &last)?,
         None => merged,
@@ -274,7 +276,7 @@ fn apply_with(
     managers.release(Some(manager), &changes);
     let unchanged = *live == merged;
     let entry = managers.entry(manager, true);
-    entry.set = std::mem::take(&mut entry.set).difference(&stripped());
+    entry.owned.remove(&STRIPPED);
     if !unchanged || !was_there {
         entry.time = Some(manager.now.to_owned());
     }
@@ -288,7 +290,7 @@ fn apply_with(
 }
 
 /// Fields that nobody owns.
-fn stripped() -> FieldSet {
+static STRIPPED: LazyLock<FieldSet> = LazyLock::new(|| {
     let mut set = FieldSet::default();
     for path in [&["apiVersion"][..], &["kind"], &["metadata"]] {
         set.insert_names(path);
@@ -307,7 +309,7 @@ fn stripped() -> FieldSet {
         set.insert_names(&["metadata", name]);
     }
     set
-}
+});
 
 /// Paths that client-side apply set and nobody changed since: `kubectl apply --server-side` may take them over.
 fn last_applied_fields(ty: &Type, live: &Value, api_version: &str) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! PATCH in its four kinds. Without a revision in the patch, it is applied anew to the latest state when
 //! someone else was faster.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -66,8 +67,11 @@ fn one(
 ) -> Result<Change, StatusError> {
     let resource = writer.resource;
     // Patches speak the served version.
-    let served = old.map(|old| resource.conversion.to_served(old.clone()));
-    let mut object = patch.apply(writer, name, served.as_ref(), warnings)?;
+    let served = old.map(|old| match resource.conversion.is_identity() {
+        true => Cow::Borrowed(old),
+        false => Cow::Owned(resource.conversion.to_served(old.clone())),
+    });
+    let mut object = patch.apply(writer, name, served.as_deref(), warnings)?;
     if patch.kind() != PatchKind::Apply {
         patch.check(&resource.ty, writer.options.validation, &mut object, warnings)?;
     }

@@ -29,12 +29,17 @@ impl Comparison {
         self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
     }
 
-    /// Without these fields and all below them.
+    /// Without these fields and all below them, and without the entries that say who owns what.
     pub(super) fn without(self, fields: &FieldSet) -> Comparison {
+        let without = |set: FieldSet| {
+            let mut set = set.recursive_difference(fields);
+            set.remove_names(&["metadata", "managedFields"]);
+            set
+        };
         Comparison {
-            removed: self.removed.recursive_difference(fields),
-            modified: self.modified.recursive_difference(fields),
-            added: self.added.recursive_difference(fields),
+            removed: without(self.removed),
+            modified: without(self.modified),
+            added: without(self.added),
         }
     }
 

@@ -30,10 +30,11 @@ pub(super) struct Node {
 impl PathElement {
     fn serialize(&self) -> String {
         match self {
-            PathElement::Field(name) => format!("f:{name}"),
+            PathElement::Field(name) => ["f:", name].concat(),
             PathElement::Key(keys) => {
-                let map: Map<String, Value> = keys.iter().cloned().collect();
-                format!("k:{}", Value::Object(map))
+                let parts: Vec<String> =
+                    keys.iter().map(|(k, v)| format!("{}:{v}", Value::from(k.as_str()))).collect();
+                format!("k:{{{}}}", parts.join(","))
             }
             PathElement::Value(value) => format!("v:{value}"),
             PathElement::Index(i) => format!("i:{i}"),
@@ -250,15 +251,102 @@ impl FieldSet {
         Value::Object(map)
     }
 
+    /// Whether a member of this set is one of an encoded set too.
+    pub(super) fn meets(&self, encoded: &Value) -> bool {
+        self.nodes.iter().any(|(element, node)| match encoded.get(element.serialize()) {
+            Some(below) => node.member && is_member(below) || node.below.meets(below),
+            None => false,
+        })
+    }
+
+    /// Whether all members of this set are members of an encoded set.
+    pub(super) fn is_within(&self, encoded: &Value) -> bool {
+        self.nodes.iter().all(|(element, node)| match encoded.get(element.serialize()) {
+            Some(below) => (!node.member || is_member(below)) && node.below.is_within(below),
+            None => false,
+        })
+    }
+
+    /// Whether a `fieldsV1` value is what [`Self::to_value`] would make of it.
+    pub(super) fn is_canonical(value: &Value) -> bool {
+        let own = |key: &str| {
+            key.starts_with("f:") || PathElement::parse(key).is_some_and(|element| element.serialize() == key)
+        };
+        value.as_object().is_some_and(|map| {
+            map.iter().all(|(key, below)| match key.as_str() {
+                "." => map.len() > 1 && below.as_object().is_some_and(Map::is_empty),
+                key => own(key) && FieldSet::is_canonical(below),
+            })
+        })
+    }
+
+    /// Takes out a path of field names.
+    pub(super) fn remove_names(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else { return };
+        let is_first = |element: &PathElement| matches!(element, PathElement::Field(name) if name == first);
+        let Some(at) = self.nodes.iter().position(|(element, _)| is_first(element)) else { return };
+        let node = &mut self.nodes[at].1;
+        if rest.is_empty() { node.member = false } else { node.below.remove_names(rest) }
+        if !node.member && node.below.is_empty() {
+            self.nodes.remove(at);
+        }
+    }
+
     /// Parses a `fieldsV1` value; None when a key is malformed.
     pub fn from_value(value: &Value) -> Option<FieldSet> {
         let mut set = FieldSet::default();
         for (key, below) in value.as_object()?.iter().filter(|(k, _)| *k != ".") {
             let element = PathElement::parse(key)?;
-            let inner = below.as_object()?;
-            let member = inner.is_empty() || inner.contains_key(".");
-            set.attach(element, member, FieldSet::from_value(below)?);
+            set.attach(element, is_member(below), FieldSet::from_value(below)?);
         }
         Some(set)
+    }
+}
+
+/// Whether the path that leads to an encoded set is a member.
+fn is_member(below: &Value) -> bool {
+    below.as_object().is_some_and(|inner| inner.is_empty() || inner.contains_key("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_encoded_set_answers_what_the_parsed_one_does() {
+        let sets = [
+            json!({}),
+            json!({"f:a": {}}),
+            json!({"f:a": {".": {}, "f:b": {}}, "f:c": {"f:d": {}}}),
+            json!({"f:a": {"f:b": {}}, "f:l": {r#"k:{"name":"<x>","port":80}"#: {".": {}, "f:name": {}}}}),
+            json!({"f:l": {r#"k:{"name":"<x>","port":80}"#: {"f:name": {}}, r#"v:"s""#: {}, "i:3": {}}}),
+        ];
+        for one in &sets {
+            let parsed = FieldSet::from_value(one).unwrap();
+            assert!(FieldSet::is_canonical(one), "{one}");
+            assert_eq!(parsed.to_value(), *one);
+            for other in &sets {
+                let set = FieldSet::from_value(other).unwrap();
+                assert_eq!(set.meets(one), !set.intersection(&parsed).is_empty(), "{other} and {one}");
+                assert_eq!(set.is_within(one), parsed.clone().union(set.clone()) == parsed, "{other} in {one}");
+                assert_eq!(set.meets(one), parsed.clone().difference(&set) != parsed, "{one} without {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_be_encoded_otherwise_is_not_canonical() {
+        for odd in [
+            json!({"f:a": {".": {}}}),
+            json!({".": {"f:a": {}}, "f:a": {}}),
+            json!({r#"k:{"b":1,"a":2}"#: {}}),
+            json!({r#"k:{"a": 2}"#: {}}),
+            json!({"x:a": {}}),
+            json!({"f:a": 1}),
+            json!([]),
+        ] {
+            assert!(!FieldSet::is_canonical(&odd), "{odd}");
+        }
     }
 }

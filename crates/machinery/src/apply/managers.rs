@@ -4,6 +4,7 @@ use super::compare::Changes;
 use super::fields::FieldSet;
 use super::{Conflict, Manager, printed};
 use serde_json::{Map, Value, json};
+use std::cell::OnceCell;
 
 /// Upstream folds the oldest updaters into one entry beyond this number.
 const MAX_UPDATERS: usize = 10;
@@ -21,7 +22,62 @@ pub(super) struct Entry {
     pub(super) api_version: String,
     pub(super) subresource: String,
     pub(super) time: Option<String>,
-    pub(super) set: FieldSet,
+    pub(super) owned: Owned,
+}
+
+/// What an entry owns. Most writes change little of it: what was decoded stays as it was encoded until it changes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owned {
+    set: OnceCell<FieldSet>,
+    /// The canonical `fieldsV1` of the same set.
+    encoded: Option<Value>,
+}
+
+impl From<FieldSet> for Owned {
+    fn from(set: FieldSet) -> Owned {
+        Owned { set: set.into(), encoded: None }
+    }
+}
+
+impl Owned {
+    fn decode(fields: Value) -> Option<Owned> {
+        if FieldSet::is_canonical(&fields) {
+            return Some(Owned { set: OnceCell::new(), encoded: Some(fields) });
+        }
+        FieldSet::from_value(&fields).map(Owned::from)
+    }
+
+    pub(super) fn set(&self) -> &FieldSet {
+        self.set.get_or_init(|| self.encoded.as_ref().and_then(FieldSet::from_value).unwrap_or_default())
+    }
+
+    fn take(&mut self) -> FieldSet {
+        self.set();
+        std::mem::take(self).set.into_inner().unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.encoded {
+            Some(encoded) => encoded.as_object().is_none_or(Map::is_empty),
+            None => self.set().is_empty(),
+        }
+    }
+
+    pub(super) fn add(&mut self, set: FieldSet) {
+        if !self.encoded.as_ref().is_some_and(|encoded| set.is_within(encoded)) {
+            *self = self.take().union(set).into();
+        }
+    }
+
+    pub(super) fn remove(&mut self, set: &FieldSet) {
+        if self.encoded.as_ref().is_none_or(|encoded| set.meets(encoded)) {
+            *self = self.take().difference(set).into();
+        }
+    }
+
+    fn into_value(self) -> Value {
+        self.encoded.unwrap_or_else(|| self.set.get().map_or_else(|| json!({}), FieldSet::to_value))
+    }
 }
 
 impl Entry {
@@ -42,8 +98,24 @@ impl Managers {
     }
 
     pub(super) fn try_decode(managed: &Value) -> Option<Managers> {
-        let entries = managed.as_array()?.iter().map(decode_entry).collect::<Option<Vec<_>>>()?;
-        Some(Managers { entries })
+        let fields = |entry: &Value| entry.get("fieldsV1").map(FieldSet::from_value);
+        let entries = managed.as_array()?.iter();
+        let entries = entries.map(|entry| {
+            let set = fields(entry).unwrap_or_else(|| Some(FieldSet::default()))?;
+            decode_entry(entry, set.into())
+        });
+        Some(Managers { entries: entries.collect::<Option<_>>()? })
+    }
+
+    /// The same, keeping what stays as it is encoded.
+    pub(super) fn from_encoded(managed: Value) -> Option<Managers> {
+        let Value::Array(entries) = managed else { return None };
+        let entries = entries.into_iter().map(|mut entry| {
+            let fields = entry.as_object_mut().and_then(|map| map.remove("fieldsV1"));
+            let owned = fields.map_or_else(|| Some(Owned::default()), Owned::decode)?;
+            decode_entry(&entry, owned)
+        });
+        Some(Managers { entries: entries.collect::<Option<_>>()? })
     }
 
     pub(super) fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Managers {
@@ -65,7 +137,7 @@ impl Managers {
             match out.entries.iter_mut().find(same) {
                 Some(known) => {
                     known.time = known.time.take().max(entry.time);
-                    known.set = std::mem::take(&mut known.set).union(entry.set);
+                    known.owned.add(entry.owned.set().clone());
                 }
                 None => out.entries.push(entry),
             }
@@ -91,7 +163,7 @@ impl Managers {
                 api_version: manager.api_version.to_owned(),
                 subresource: manager.subresource.to_owned(),
                 time: None,
-                set: FieldSet::default(),
+                owned: Owned::default(),
             });
         }
         let entry = &mut self.entries[at];
@@ -107,7 +179,7 @@ impl Managers {
     /// What is owned in a version; everything if there is none.
     pub(super) fn fields_of(&self, version: Option<&str>) -> FieldSet {
         let here = self.entries.iter().filter(|e| version.is_none_or(|version| e.api_version == version));
-        here.fold(FieldSet::default(), |all, e| all.union(e.set.clone()))
+        here.fold(FieldSet::default(), |all, e| all.union(e.owned.set().clone()))
     }
 
     /// What the change takes from managers other than the one that applies.
@@ -120,7 +192,7 @@ impl Managers {
             if let Some(time) = entry.time.as_ref().filter(|_| !entry.applied) {
                 manager.push_str(&format!(" at {time}"));
             }
-            let paths = entry.set.intersection(&changed).paths();
+            let paths = entry.owned.set().intersection(&changed).paths();
             out.extend(paths.into_iter().map(|path| Conflict { manager: manager.clone(), path }));
         }
         out.sort_by(|a, b| a.manager.cmp(&b.manager));
@@ -133,17 +205,20 @@ impl Managers {
             if applier.is_some_and(|a| entry.is(a, true)) {
                 continue;
             }
-            let set = std::mem::take(&mut entry.set);
-            if let Some(change) = changes.of(&entry.api_version) {
-                entry.set =
-                    set.difference(&change.modified).difference(&change.added).difference(&change.removed);
+            match changes.of(&entry.api_version) {
+                Some(change) => {
+                    for set in [&change.modified, &change.added, &change.removed] {
+                        entry.owned.remove(set);
+                    }
+                }
+                None => entry.owned = Owned::default(),
             }
         }
-        self.entries.retain(|e| !e.set.is_empty() || applier.is_some_and(|a| e.is(a, true)));
+        self.entries.retain(|e| !e.owned.is_empty() || applier.is_some_and(|a| e.is(a, true)));
     }
 
     pub(super) fn drop_empty(&mut self) {
-        self.entries.retain(|e| !e.set.is_empty());
+        self.entries.retain(|e| !e.owned.is_empty());
     }
 
     /// Folds the oldest updaters of one version into one entry while there are too many.
@@ -170,7 +245,7 @@ impl Managers {
             bucket.manager = ANCIENT.to_owned();
             bucket.subresource = String::new();
             bucket.time = taken.time.clone().max(bucket.time.take());
-            bucket.set = std::mem::take(&mut bucket.set).union(taken.set);
+            bucket.owned.add(taken.owned.set().clone());
             self.entries.remove(second);
         }
     }
@@ -185,11 +260,11 @@ impl Managers {
             (!e.applied, e.time.clone(), e.manager.clone(), e.api_version.clone(), e.subresource.clone())
         };
         self.entries.sort_by_cached_key(key);
-        Some(Value::Array(self.entries.iter().map(encode_entry).collect()))
+        Some(Value::Array(self.entries.into_iter().map(encode_entry).collect()))
     }
 }
 
-fn decode_entry(value: &Value) -> Option<Entry> {
+fn decode_entry(value: &Value, owned: Owned) -> Option<Entry> {
     let text = |k: &str| value.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
     let applied = match text("operation").as_str() {
         "Apply" => true,
@@ -205,22 +280,22 @@ fn decode_entry(value: &Value) -> Option<Entry> {
         api_version: text("apiVersion"),
         subresource: text("subresource"),
         time: value.get("time").and_then(Value::as_str).map(str::to_owned),
-        set: value.get("fieldsV1").map_or_else(|| Some(FieldSet::default()), FieldSet::from_value)?,
+        owned,
     })
 }
 
-fn encode_entry(entry: &Entry) -> Value {
+fn encode_entry(entry: Entry) -> Value {
     let mut map = Map::new();
-    map.insert("manager".to_owned(), json!(entry.manager));
-    map.insert("operation".to_owned(), json!(if entry.applied { "Apply" } else { "Update" }));
-    map.insert("apiVersion".to_owned(), json!(entry.api_version));
-    map.insert("fieldsType".to_owned(), json!("FieldsV1"));
-    map.insert("fieldsV1".to_owned(), entry.set.to_value());
-    if let Some(time) = &entry.time {
-        map.insert("time".to_owned(), json!(time));
+    map.insert("manager".to_owned(), entry.manager.into());
+    map.insert("operation".to_owned(), if entry.applied { "Apply" } else { "Update" }.into());
+    map.insert("apiVersion".to_owned(), entry.api_version.into());
+    map.insert("fieldsType".to_owned(), "FieldsV1".into());
+    map.insert("fieldsV1".to_owned(), entry.owned.into_value());
+    if let Some(time) = entry.time {
+        map.insert("time".to_owned(), time.into());
     }
     if !entry.subresource.is_empty() {
-        map.insert("subresource".to_owned(), json!(entry.subresource));
+        map.insert("subresource".to_owned(), entry.subresource.into());
     }
     Value::Object(map)
 }

@@ -17,12 +17,12 @@ pub(super) fn prune(
     manager: &Manager<'_>,
     last: &Entry,
 ) -> Result<Value, StatusError> {
-    if last.set.is_empty() {
+    if last.owned.is_empty() {
         return Ok(merged);
     }
     let Some((there, last_ty)) = manager.view(ty, &merged, &last.api_version)? else { return Ok(merged) };
     let root = Ref::new(last_ty);
-    let last_set = with_named_parents(root, &last.set);
+    let last_set = with_named_parents(root, last.owned.set());
     let mut pruned = remove(root, &there, &last_set);
     let mut versions: Vec<&str> = managers.versions().collect();
     versions.sort_by_key(|version| (*version != last.api_version, *version));

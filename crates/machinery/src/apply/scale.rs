@@ -14,7 +14,7 @@ fn set_of(path: &[&str]) -> FieldSet {
 }
 
 fn owns(entry: &Entry, path: &FieldSet) -> bool {
-    entry.set.intersection(path) == *path
+    entry.owned.set().intersection(path) == *path
 }
 
 /// The entries of a `Scale`, given its object's: one for each manager that owns the replicas.
@@ -23,7 +23,7 @@ pub fn scale_managed(object: Option<&Value>, replicas: &[&str]) -> Option<Value>
     let entries = Managers::decode(object).into_entries().filter(|entry| owns(entry, &there));
     Managers::from_entries(entries.map(|entry| Entry {
         api_version: SCALE.into(),
-        set: here.clone(),
+        owned: here.clone().into(),
         ..entry
     }))
     .encode()
@@ -48,11 +48,11 @@ pub fn parent_managed(
             };
             match scaled.iter().position(same) {
                 Some(at) => drop(scaled.remove(at)),
-                None => entry.set = entry.set.difference(&there),
+                None => entry.owned.remove(&there),
             }
         }
         entries.push(entry);
     }
-    let new = scaled.into_iter().map(|e| Entry { api_version: api_version.into(), set: there.clone(), ..e });
+    let new = scaled.into_iter().map(|e| Entry { api_version: api_version.into(), owned: there.clone().into(), ..e });
     Managers::from_entries(entries.into_iter().chain(new)).merged().encode()
 }
