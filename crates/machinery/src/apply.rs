@@ -207,7 +207,9 @@ pub fn track_update(
     let mut managers = match sent {
         Some(sent) if manager.subresource.is_empty() || Some(&sent) == stored => match &sent {
             Value::Array(list) if list.is_empty() || list == &[json!({})] => Managers::default(),
-            _ => Managers::from_encoded(sent).filter(|m| !m.is_empty()).unwrap_or_else(|| Managers::decode(stored)),
+            _ => Managers::from_encoded(sent)
+                .filter(|m| !m.is_empty())
+                .unwrap_or_else(|| Managers::decode(stored)),
         },
         _ => Managers::decode(stored),
     };

@@ -286,7 +286,11 @@ impl FieldSet {
         let is_first = |element: &PathElement| matches!(element, PathElement::Field(name) if name == first);
         let Some(at) = self.nodes.iter().position(|(element, _)| is_first(element)) else { return };
         let node = &mut self.nodes[at].1;
-        if rest.is_empty() { node.member = false } else { node.below.remove_names(rest) }
+        if rest.is_empty() {
+            node.member = false
+        } else {
+            node.below.remove_names(rest)
+        }
         if !node.member && node.below.is_empty() {
             self.nodes.remove(at);
         }
@@ -329,8 +333,16 @@ mod tests {
             for other in &sets {
                 let set = FieldSet::from_value(other).unwrap();
                 assert_eq!(set.meets(one), !set.intersection(&parsed).is_empty(), "{other} and {one}");
-                assert_eq!(set.is_within(one), parsed.clone().union(set.clone()) == parsed, "{other} in {one}");
-                assert_eq!(set.meets(one), parsed.clone().difference(&set) != parsed, "{one} without {other}");
+                assert_eq!(
+                    set.is_within(one),
+                    parsed.clone().union(set.clone()) == parsed,
+                    "{other} in {one}"
+                );
+                assert_eq!(
+                    set.meets(one),
+                    parsed.clone().difference(&set) != parsed,
+                    "{one} without {other}"
+                );
             }
         }
     }

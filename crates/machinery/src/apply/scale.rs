@@ -53,6 +53,10 @@ pub fn parent_managed(
         }
         entries.push(entry);
     }
-    let new = scaled.into_iter().map(|e| Entry { api_version: api_version.into(), owned: there.clone().into(), ..e });
+    let new = scaled.into_iter().map(|e| Entry {
+        api_version: api_version.into(),
+        owned: there.clone().into(),
+        ..e
+    });
     Managers::from_entries(entries.into_iter().chain(new)).merged().encode()
 }
