@@ -4,6 +4,7 @@
 //! pod's JSON is. Whatever is cut out as shared, what is put together again is the same bytes.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -33,18 +34,19 @@ pub struct Json {
 impl Json {
     /// Shares what other objects may have as well.
     pub fn shared(whole: Bytes) -> Self {
-        let (mut own, mut shared, mut done) = (Vec::new(), Vec::new(), 0);
-        each_common(&whole, |from, to| {
-            own.extend_from_slice(&whole[done..from]);
-            // Objects are far smaller than 4 GiB.
-            shared.push((own.len() as u32, pooled(&whole[from..to])));
-            done = to;
-        });
-        if shared.is_empty() {
+        let common = common(&whole);
+        if common.is_empty() {
             return Self::from(whole);
         }
+        let mut own = Vec::with_capacity(whole.len() - common.iter().map(Range::len).sum::<usize>());
+        let (mut shared, mut done) = (Vec::with_capacity(common.len()), 0);
+        for range in common {
+            own.extend_from_slice(&whole[done..range.start]);
+            // Objects are far smaller than 4 GiB.
+            shared.push((own.len() as u32, pooled(&whole[range.clone()])));
+            done = range.end;
+        }
         own.extend_from_slice(&whole[done..]);
-        own.shrink_to_fit();
         Self { own: own.into(), shared: shared.into() }
     }
 
@@ -125,25 +127,22 @@ fn pooled(bytes: &[u8]) -> Arc<[u8]> {
     new
 }
 
-/// Calls with the ranges of what other objects may have as well.
-fn each_common(whole: &[u8], mut found: impl FnMut(usize, usize)) {
+/// What other objects may have as well.
+fn common(whole: &[u8]) -> Vec<Range<usize>> {
     let next = |needle: &[u8], from: usize, to: usize| Some(from + memmem::find(&whole[from..to], needle)?);
-    let mut found = |from: usize, to: usize| {
-        if to - from >= LEAST {
-            found(from, to);
-        }
-    };
-    let mut at = 0;
+    let (mut found, mut at) = (Vec::new(), 0);
     while let Some(mut from) = next(BEGIN, at, whole.len()) {
-        let Some(end) = next(END, from, whole.len()) else { return };
+        let Some(end) = next(END, from, whole.len()) else { break };
         at = end + END.len();
         while let Some(address) = next(ADDRESS, from, end) {
             let address = address + ADDRESS.len();
-            found(from, address);
+            found.push(from..address);
             from = next(ADDRESS_END, address, end).unwrap_or(address);
         }
-        found(from, at);
+        found.push(from..at);
     }
+    found.retain(|range| range.len() >= LEAST);
+    found
 }
 
 #[cfg(test)]
