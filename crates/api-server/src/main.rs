@@ -12,6 +12,9 @@ const PROGRAM: Program = Program::new("keelson-api-server")
     .runtime(Runtime::Multi(0));
 
 fn main() -> std::process::ExitCode {
+    // Buffers come and go by the hundred: in huge pages most of what the kernel zeroes and holds would serve nothing.
+    // Where it cannot be switched off it costs time, nothing else.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     keelson_daemon::run(PROGRAM, async |config: Config, daemon: Daemon| {
         if let keelson_api_server::config::StoreBackend::Embedded = config.store {
             std::fs::create_dir_all(&config.data_dir)
