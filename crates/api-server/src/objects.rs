@@ -251,7 +251,7 @@ fn object(entry: &Entry) -> Object {
         namespace: entry.namespace().into(),
         name: entry.name().into(),
         revision: entry.revision,
-        bytes: entry.bytes(),
+        json: entry.json.clone(),
     }
 }
 

@@ -15,6 +15,8 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
+use crate::cache::Json;
+
 pub use crate::admission::reinvocation::Reinvocation;
 
 /// The identity of a caller, as every authenticator yields it.
@@ -211,12 +213,12 @@ pub struct Object {
     pub name: Arc<str>,
     pub revision: u64,
     /// Canonical JSON, `metadata.resourceVersion` included.
-    pub bytes: Bytes,
+    pub json: Json,
 }
 
 impl Object {
     pub fn parse<T: serde::de::DeserializeOwned>(&self) -> serde_json::Result<T> {
-        serde_json::from_slice(&self.bytes)
+        serde_json::from_slice(&self.json.bytes())
     }
 }
 

@@ -106,7 +106,7 @@ fn apply(graph: &RwLock<Graph>, feed: Feed, change: &Change) {
 fn put(graph: &mut Graph, feed: Feed, object: &Object) {
     // Most changes to pods come before they have a node, and nobody may read anything for those.
     if let Feed::Pods = feed
-        && NODE_OF_POD.read(&object.bytes).is_ok_and(|pod| pod["spec"]["nodeName"].is_null())
+        && NODE_OF_POD.read(&object.json.bytes()).is_ok_and(|pod| pod["spec"]["nodeName"].is_null())
     {
         return graph.remove_pod(&object.namespace, &object.name);
     }
