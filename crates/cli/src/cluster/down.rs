@@ -4,6 +4,7 @@
 //! killed is removed all the same. Nothing is touched that this cluster did not make: processes are known by
 //! their pid files, pods by the runtime's socket, mounts by lying below the root, interfaces and tables by name.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub async fn down(layout: &Layout, purge: bool) -> anyhow::Result<()> {
     note(step("Daemons", keeper.stop_daemons()).await);
     if settings.runtime_endpoint.is_none() && layout.containerd_config().exists() {
         note(step("Pods and container runtime", stop_runtime(layout, &keeper)).await);
+        end_shims(&layout.containerd_socket());
     }
     note(keeper.remove().await);
     note(step("Network", async { remove_network(&settings) }).await);
@@ -77,9 +79,35 @@ async fn remove_pods(socket: &Path) -> anyhow::Result<()> {
     let failed: Vec<String> = futures::future::join_all(removals)
         .await
         .into_iter()
-        .filter_map(|r| r.err().map(|e| e.to_string()))
+        .filter_map(|removed| removed.err().map(|error| format!("{:#}", anyhow::Error::from(error))))
         .collect();
     if failed.is_empty() { Ok(()) } else { bail!("remove pods: {}", failed.join("; ")) }
+}
+
+/// Ends what containerd has lost sight of, now that it is gone itself: shims that name its socket, and what runs in them.
+fn end_shims(socket: &Path) {
+    let kill = |pid: i32| {
+        // It may have ended meanwhile.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    };
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids
+        .filter(|pid| is_shim_of(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(), socket))
+    {
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|child| child.parse().ok()).for_each(kill);
+        kill(pid);
+    }
+}
+
+/// Whether a command line is that of a shim of the containerd at this socket.
+fn is_shim_of(command: &[u8], socket: &Path) -> bool {
+    let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+    let name = words[0].rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    name.starts_with(b"containerd-shim")
+        && words.windows(2).any(|pair| pair == [b"-address".as_slice(), socket.as_os_str().as_bytes()])
 }
 
 fn remove_network(settings: &Settings) -> anyhow::Result<()> {
@@ -128,4 +156,25 @@ fn remove_data(layout: &Layout) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_shims_of_the_clusters_own_containerd_are_ended() {
+        let ours = Path::new("/a/run/containerd.sock");
+        for (command, want) in [
+            (
+                "/usr/bin/containerd-shim-runc-v2\0-namespace\0k8s.io\0-id\0x\0-address\0/a/run/containerd.sock\0",
+                true,
+            ),
+            ("/usr/bin/containerd-shim-runc-v2\0-id\0x\0-address\0/run/containerd.sock\0", false),
+            ("ctr\0-address\0/a/run/containerd.sock\0", false),
+            ("", false),
+        ] {
+            assert_eq!(is_shim_of(command.as_bytes(), ours), want, "{command:?}");
+        }
+    }
 }
