@@ -183,7 +183,7 @@ fn add(
             match payload {
                 Payload::Bytes(packed) if matches!(list.item.shape, Shape::Int32 | Shape::Int64) => {
                     for number in wire::packed(packed) {
-                        items.push(json!(number.map_err(malformed)? as i64));
+                        items.push(value(&list.item, Payload::Number(number.map_err(malformed)?), depth)?);
                     }
                 }
                 payload => items.push(one(field, &list.item, payload, depth)?),
@@ -366,6 +366,18 @@ fn raw_json(bytes: &[u8]) -> Result<Value, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Go, which takes the lower half of what does not fit.
+    #[test]
+    fn a_number_is_the_same_packed_or_not() {
+        let name = "batch.v1.PodFailurePolicyOnExitCodesRequirement";
+        let ty = keelson_schema::builtin().definition(name).expect(name).ty();
+        let number = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbf, 0xff, 0x01];
+        let packed = decode(ty, &[&[0x1a, 10], &number[..]].concat()).expect("packed");
+        let plain = decode(ty, &[&[0x18], &number[..]].concat()).expect("plain");
+        assert_eq!(packed["values"], json!([-1]));
+        assert_eq!(packed, plain);
+    }
 
     #[test]
     fn durations_print_as_go_prints_them() {

@@ -277,3 +277,21 @@ fn without_empty(value: &Value) -> Value {
         other => other.clone(),
     }
 }
+
+#[test]
+fn of_two_entries_of_one_applier_the_last_counts() {
+    let entry = |version: &str, field: &str| {
+        json!({"manager": "a", "operation": "Apply", "apiVersion": version, "time": T1,
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {field: {}}}})
+    };
+    let mut live = web(json!({"replicas": 1, "paused": true}));
+    live["metadata"]["managedFields"] =
+        json!([entry("apps/v1beta1", "f:replicas"), entry("apps/v1", "f:paused")]);
+    let applied = web(json!({"minReadySeconds": 3}));
+    let once = apply(deployment(), Some(&live), &applied, &by("a", T2), true).expect("applied");
+    // What it had applied last is gone, what the entry before said is nobody's.
+    assert_eq!(once["spec"], json!({"replicas": 1, "minReadySeconds": 3}));
+    assert_eq!(once["metadata"]["managedFields"].as_array().map(Vec::len), Some(1));
+    let twice = apply(deployment(), Some(&once), &applied, &by("a", T2), false);
+    assert_eq!(twice.expect("applied"), once);
+}

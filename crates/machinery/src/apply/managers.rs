@@ -89,6 +89,12 @@ impl Entry {
             && self.subresource == manager.subresource
             && (applied || self.api_version == manager.api_version)
     }
+
+    fn is_same(&self, other: &Entry) -> bool {
+        (&self.manager, self.applied, &self.subresource)
+            == (&other.manager, other.applied, &other.subresource)
+            && (self.applied || self.api_version == other.api_version)
+    }
 }
 
 impl Managers {
@@ -104,7 +110,7 @@ impl Managers {
             let set = fields(entry).unwrap_or_else(|| Some(FieldSet::default()))?;
             decode_entry(entry, set.into())
         });
-        Some(Managers { entries: entries.collect::<Option<_>>()? })
+        Managers::distinct(entries)
     }
 
     /// The same, keeping what stays as it is encoded.
@@ -115,7 +121,20 @@ impl Managers {
             let owned = fields.map_or_else(|| Some(Owned::default()), Owned::decode)?;
             decode_entry(&entry, owned)
         });
-        Some(Managers { entries: entries.collect::<Option<_>>()? })
+        Managers::distinct(entries)
+    }
+
+    /// Of several entries of one manager the last counts, as upstream has it; none if one is missing.
+    fn distinct(entries: impl Iterator<Item = Option<Entry>>) -> Option<Managers> {
+        let mut out = Managers::default();
+        for entry in entries {
+            let entry = entry?;
+            match out.entries.iter_mut().find(|known| known.is_same(&entry)) {
+                Some(known) => *known = entry,
+                None => out.entries.push(entry),
+            }
+        }
+        Some(out)
     }
 
     pub(super) fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Managers {
