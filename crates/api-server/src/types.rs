@@ -80,6 +80,32 @@ pub struct Attributes<'a> {
     pub label_selector: Option<&'a str>,
 }
 
+impl<'a> Attributes<'a> {
+    /// What is asked of all objects of a resource in all namespaces; what is narrower is put in by the caller.
+    pub fn resource(
+        user: &'a UserInfo,
+        verb: &'a str,
+        group: &'a str,
+        version: &'a str,
+        resource: &'a str,
+    ) -> Self {
+        Self {
+            user,
+            verb,
+            group,
+            version,
+            resource,
+            subresource: "",
+            namespace: "",
+            name: "",
+            path: "",
+            is_resource: true,
+            field_selector: None,
+            label_selector: None,
+        }
+    }
+}
+
 /// An authorizer's answer with its reason, which a refusal shows to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {

@@ -38,9 +38,14 @@ impl Measured {
     }
 
     pub fn percentile(&self, percent: usize) -> Duration {
-        let last = self.latencies.len().saturating_sub(1);
-        self.latencies.get(last * percent / 100).copied().unwrap_or_default()
+        percentile(&self.latencies, percent)
     }
+}
+
+/// Of sorted times; nothing of none.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(last * percent / 100).copied().unwrap_or_default()
 }
 
 /// Connections and the namespace that the objects go to.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use keelson_bench::load::{Load, Measured};
+use keelson_bench::load::{Load, Measured, percentile};
 use keelson_bench::scale;
 use keelson_bench::servers::Servers;
 
@@ -100,7 +100,7 @@ async fn scale(cli: &Cli, watchers: usize, objects: usize) -> anyhow::Result<()>
     load.create(objects, &servers).await.context("create")?;
     println!("{:<34} {:>10.1} MB", format!("resident, {objects} pods written"), servers.resident_mb());
     let (latencies, lists) = scale::flood(&cli.kubeconfig, &load, 400, 10).await?;
-    let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
+    let p99 = percentile(&latencies, 99);
     let what = format!("get beside {lists} lists of another, p99");
     println!("{what:<34} {:>10.1} ms", p99.as_secs_f64() * 1000.0);
     let (time, servers) = scale::restart(&cli.kubeconfig, &servers).await?;

@@ -46,20 +46,7 @@ async fn check_signer(
     let signer = r.old.map(|o| text(o, "/spec/signerName")).unwrap_or_default();
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
     for name in [signer, &domain] {
-        let question = Attributes {
-            user: r.user,
-            verb,
-            group: GROUP,
-            version: "*",
-            resource: "signers",
-            subresource: "",
-            namespace: "",
-            name,
-            path: "",
-            is_resource: true,
-            field_selector: None,
-            label_selector: None,
-        };
+        let question = Attributes { name, ..Attributes::resource(r.user, verb, GROUP, "*", "signers") };
         if authorizer.decide(&question).await.is_allowed() {
             return Ok(());
         }

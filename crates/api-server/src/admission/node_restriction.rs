@@ -289,18 +289,9 @@ async fn audience(
         return Ok(());
     }
     let question = Attributes {
-        user: r.user,
-        verb: "request-serviceaccounts-token-audience",
-        group: "",
-        version: "v1",
-        resource: wanted,
-        subresource: "",
         namespace: r.namespace,
         name: r.name,
-        path: "",
-        is_resource: true,
-        field_selector: None,
-        label_selector: None,
+        ..Attributes::resource(r.user, "request-serviceaccounts-token-audience", "", "v1", wanted)
     };
     if authorizer.decide(&question).await.is_allowed() {
         return Ok(());

@@ -253,20 +253,7 @@ impl Check<'_> {
 }
 
 fn part<'a>(user: &'a UserInfo, verb: &'a str, group: &'a str, resource: &'a str) -> Attributes<'a> {
-    Attributes {
-        user,
-        verb,
-        group,
-        version: "v1",
-        resource,
-        subresource: "",
-        namespace: "",
-        name: "",
-        path: "",
-        is_resource: true,
-        field_selector: None,
-        label_selector: None,
-    }
+    Attributes::resource(user, verb, group, "v1", resource)
 }
 
 fn check_extra(extra: &BTreeMap<String, Vec<String>>) -> Result<(), String> {

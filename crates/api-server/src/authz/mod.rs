@@ -292,20 +292,7 @@ pub mod testing {
         namespace: &'a str,
         name: &'a str,
     ) -> Attributes<'a> {
-        Attributes {
-            user,
-            verb,
-            group,
-            version: "v1",
-            resource,
-            subresource: "",
-            namespace,
-            name,
-            path: "",
-            is_resource: true,
-            field_selector: None,
-            label_selector: None,
-        }
+        Attributes { namespace, name, ..Attributes::resource(user, verb, group, "v1", resource) }
     }
 
     pub fn path<'a>(user: &'a UserInfo, verb: &'a str, path: &'a str) -> Attributes<'a> {

@@ -378,18 +378,10 @@ impl Writer<'_> {
         }
         let gvr = &self.resource.gvr;
         let attributes = Attributes {
-            user: self.user,
-            verb: "create",
-            group: &gvr.group,
-            version: &gvr.version,
-            resource: &gvr.resource,
             subresource: self.subresource,
             namespace: self.namespace,
             name,
-            path: "",
-            is_resource: true,
-            field_selector: None,
-            label_selector: None,
+            ..Attributes::resource(self.user, "create", &gvr.group, &gvr.version, &gvr.resource)
         };
         allow(self.app.authorizer()?, &attributes).await
     }

@@ -48,18 +48,9 @@ impl Parameters {
         (verb, namespace, name): (&str, &str, &str),
     ) -> Result<bool, String> {
         let question = Attributes {
-            user,
-            verb,
-            group: &self.group,
-            version: &self.version,
-            resource: &self.resource,
-            subresource: "",
             namespace,
             name,
-            path: "",
-            is_resource: true,
-            field_selector: None,
-            label_selector: None,
+            ..Attributes::resource(user, verb, &self.group, &self.version, &self.resource)
         };
         let verdict = chain.authorizer().decide(&question).await;
         if verdict.is_allowed() || verdict.error.is_empty() {

@@ -108,18 +108,8 @@ fn held(rbac: &Rbac, request: &AdmissionRequest<'_>, wanted: &[Rule]) -> Result<
 
 fn attributes<'a>(request: &'a AdmissionRequest<'_>, resource: &'a str) -> Attributes<'a> {
     Attributes {
-        user: request.user,
-        verb: "",
-        group: GROUP,
-        version: "*",
-        resource,
-        subresource: "",
         namespace: request.namespace,
-        name: "",
-        path: "",
-        is_resource: true,
-        field_selector: None,
-        label_selector: None,
+        ..Attributes::resource(request.user, "", GROUP, "*", resource)
     }
 }
 
