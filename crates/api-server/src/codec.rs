@@ -196,13 +196,18 @@ pub async fn delete_options(call: &mut Call) -> Result<DeleteOptions, StatusErro
 
 /// The stored form: canonical JSON without the revision, which the store gives.
 pub fn encode(object: &Value) -> Vec<u8> {
+    encode_with(object, &[])
+}
+
+/// The same, with [`owner_of_new`] where the object was left without it.
+pub fn encode_with(object: &Value, managed_fields: &[u8]) -> Vec<u8> {
     let has_revision = object.get("metadata").is_some_and(|m| m.get("resourceVersion").is_some());
     if !has_revision {
-        return encode::canonical(object);
+        return encode::canonical_with(object, managed_fields);
     }
     let mut object = object.clone();
     crate::meta::meta_mut(&mut object).remove("resourceVersion");
-    encode::canonical(&object)
+    encode::canonical_with(&object, managed_fields)
 }
 
 pub fn to_yaml(object: &Value) -> Option<String> {
@@ -214,26 +219,39 @@ pub fn to_yaml(object: &Value) -> Option<String> {
 /// # Errors
 /// What others own cannot be compared in their version (yet); `new` is as it was.
 pub fn track(writer: &Writer<'_>, old: Option<&Value>, new: &mut Value) -> Result<(), StatusError> {
-    let now = keelson_api_types::meta::now_rfc3339();
     let resource = writer.resource;
-    let manager = Manager {
+    as_manager(writer, |manager| {
+        if resource.conversion.is_identity() {
+            return apply::track_update(&resource.ty, old, new, manager);
+        }
+        let served = |object: &Value| resource.conversion.to_served(object.clone());
+        let mut converted = served(new);
+        apply::track_update(&resource.ty, old.map(served).as_ref(), &mut converted, manager)?;
+        let metadata = crate::meta::meta_mut(new);
+        match crate::meta::meta_mut(&mut converted).remove("managedFields") {
+            Some(managed) => metadata.insert("managedFields".into(), managed),
+            None => metadata.remove("managedFields"),
+        };
+        Ok(())
+    })
+}
+
+/// The JSON of a new object's `managedFields`, where it brings none and is written as it is stored.
+pub fn owner_of_new(writer: &Writer<'_>, new: &Value) -> Option<Vec<u8>> {
+    let resource = writer.resource;
+    let brings = new.get("metadata").is_some_and(|metadata| metadata.get("managedFields").is_some());
+    (resource.conversion.is_identity() && !brings)
+        .then(|| as_manager(writer, |manager| apply::owner_of_new(&resource.ty, new, manager)))
+}
+
+fn as_manager<T>(writer: &Writer<'_>, act: impl FnOnce(&Manager<'_>) -> T) -> T {
+    let resource = writer.resource;
+    act(&Manager {
         name: &writer.options.field_manager,
         api_version: &resource.gvr.api_version(),
         subresource: writer.subresource,
         resets: resource.traits.resets(writer.subresource),
         versions: writer.versions(),
-        now: &now,
-    };
-    if resource.conversion.is_identity() {
-        return apply::track_update(&resource.ty, old, new, &manager);
-    }
-    let served = |object: &Value| resource.conversion.to_served(object.clone());
-    let mut converted = served(new);
-    apply::track_update(&resource.ty, old.map(served).as_ref(), &mut converted, &manager)?;
-    let metadata = crate::meta::meta_mut(new);
-    match crate::meta::meta_mut(&mut converted).remove("managedFields") {
-        Some(managed) => metadata.insert("managedFields".into(), managed),
-        None => metadata.remove("managedFields"),
-    };
-    Ok(())
+        now: &keelson_api_types::meta::now_rfc3339(),
+    })
 }

@@ -229,6 +229,8 @@ pub trait Admission: Send + Sync {
         &'a self,
         request: &'a mut AdmissionRequest<'_>,
     ) -> BoxFuture<'a, Result<(), StatusError>>;
+    /// Whether webhooks or policies may be shown objects: they are whole then, `managedFields` included.
+    fn shows_objects(&self) -> bool;
 }
 
 /// A stored object by reference: identity and its encoded form, parsed by whoever needs it.

@@ -8,6 +8,7 @@
 mod atom;
 mod compare;
 mod fields;
+mod fresh;
 mod managers;
 mod merge;
 mod remove;
@@ -25,6 +26,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 pub use fields::{FieldSet, PathElement};
+pub use fresh::owner_of_new;
 pub use scale::{parent_managed, scale_managed};
 
 /// The annotation in which client-side apply keeps what it applied.

@@ -1,5 +1,5 @@
 use keelson_machinery::ApplyError;
-use keelson_machinery::apply::{FieldSet, Manager, apply, track_update};
+use keelson_machinery::apply::{FieldSet, Manager, apply, owner_of_new, track_update};
 use keelson_machinery::prune::{FieldValidation, check};
 use keelson_schema::{Type, builtin, from_json_schema};
 use proptest::prelude::*;
@@ -48,6 +48,42 @@ fn a_create_owns_what_it_sets() {
             }
         }}])
     );
+}
+
+/// The short way of a create writes what the long way of every write would.
+pub fn is_owned_alike(ty: &Type, object: &Value) {
+    let resets: [&[&[&str]]; 3] = [&[], &[&["status"]], &[&["spec"], &["metadata", "labels"]]];
+    for resets in resets {
+        let mut long = object.clone();
+        // Without metadata there is no place for them.
+        let Some(metadata) = long.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+        metadata.remove("managedFields");
+        let manager = Manager { subresource: "resize", resets, ..by("", T1) };
+        let short = owner_of_new(ty, &long, &manager);
+        track_update(ty, None, &mut long, &manager).expect("one version");
+        let long = long.get("metadata").and_then(|metadata| metadata.get("managedFields"));
+        assert_eq!(
+            String::from_utf8_lossy(&short),
+            long.map(Value::to_string).unwrap_or_default(),
+            "{object}"
+        );
+    }
+}
+
+#[test]
+fn a_create_owns_alike_what_is_in_order_of_numbers_or_twice() {
+    let port =
+        |number: u32| json!({"containerPort": number, "protocol": "TCP", "name": format!("p{number}")});
+    for ports in
+        [json!([port(80), port(443), port(9)]), json!([port(80), port(80)]), json!([{"protocol": "\u{1}\""}])]
+    {
+        is_owned_alike(deployment(), &web(containers(json!([{"name": "é\"\\", "ports": ports}, 1, null]))));
+    }
+    let mut odd = web(json!({"template": null, "strategy": {}, "selector": 1}));
+    odd["metadata"]["annotations"] = json!({"\"a\"": "", "b": null, "": {}});
+    odd["metadata"]["finalizers"] = json!(["b", "a", "a", 1]);
+    is_owned_alike(deployment(), &odd);
+    is_owned_alike(deployment(), &json!({"metadata": {}}));
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn values_are_survived(old: &Value, new: &Value) {
         let _ = proto::encode_message(ty, new);
         let mut copy = new.clone();
         let _ = track_update(ty, Some(old), &mut copy, &manager);
+        crate::apply::is_owned_alike(ty, new);
         let _ = check(ty, &mut copy, FieldValidation::Strict);
         fill_zero(ty, &mut copy);
     }

@@ -92,6 +92,16 @@ fn filling_zeros_adds_nothing_to_a_full_object() {
 }
 
 #[test]
+fn every_kind_is_owned_alike_by_its_creator() {
+    let Some(paths) = files("json") else { return };
+    for path in paths {
+        let value: Value = serde_json::from_slice(&std::fs::read(&path).expect("readable")).expect("json");
+        let Some(ty) = Gvk::of(&value).and_then(|gvk| builtin().for_gvk(&gvk)) else { continue };
+        crate::apply::is_owned_alike(ty, &value);
+    }
+}
+
+#[test]
 fn every_kind_in_protobuf() {
     let Some(paths) = files("pb") else { return };
     let mut known = 0;

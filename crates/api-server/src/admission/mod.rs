@@ -57,6 +57,7 @@ pub struct Chain {
     webhooks: webhook::Webhooks,
     mutating_policies: policy::mutating::Policies,
     validating_policies: policy::validating::Policies,
+    shows_objects: memo::Memo<bool>,
     pub(crate) metrics: AdmissionMetrics,
 }
 
@@ -139,6 +140,7 @@ impl Chain {
             webhooks: webhook::Webhooks::default(),
             mutating_policies: policy::mutating::Policies::default(),
             validating_policies: policy::validating::Policies::default(),
+            shows_objects: memo::Memo::of(CONFIGURATION.map(configuration)),
             metrics: AdmissionMetrics::new(CHAIN.len()),
         }
     }
@@ -199,6 +201,13 @@ impl Admission for Chain {
     ) -> BoxFuture<'a, Result<(), StatusError>> {
         self.run_validate(request).boxed()
     }
+
+    fn shows_objects(&self) -> bool {
+        let objects = self.objects();
+        let any =
+            || CONFIGURATION.iter().any(|resource| !objects.list(&configuration(resource), "").is_empty());
+        *self.shows_objects.get(objects, any)
+    }
 }
 
 impl AdmissionRequest<'_> {
@@ -227,17 +236,23 @@ impl AdmissionRequest<'_> {
     }
 }
 
+/// Webhooks and policies, which users make.
+const CONFIGURATION: [&str; 6] = [
+    "validatingwebhookconfigurations",
+    "mutatingwebhookconfigurations",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "mutatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
+];
+
+fn configuration(resource: &str) -> Gvr {
+    Gvr::new(GROUP, "v1", resource)
+}
+
 /// Nobody may lock the cluster out of repairing its own admission: no webhook and no policy sees these.
 pub(crate) fn is_admission_configuration(r: &AdmissionRequest<'_>) -> bool {
-    const RESOURCES: [&str; 6] = [
-        "validatingwebhookconfigurations",
-        "mutatingwebhookconfigurations",
-        "validatingadmissionpolicies",
-        "validatingadmissionpolicybindings",
-        "mutatingadmissionpolicies",
-        "mutatingadmissionpolicybindings",
-    ];
-    r.gvr.group == GROUP && RESOURCES.contains(&r.gvr.resource.as_str())
+    r.gvr.group == GROUP && CONFIGURATION.contains(&r.gvr.resource.as_str())
 }
 
 /// A resource of the core group.

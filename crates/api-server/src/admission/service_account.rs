@@ -128,25 +128,25 @@ fn mount_token(pod: &mut Value) {
         .map(str::to_owned);
     let has_volume = existing.is_some();
     let name = existing.unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", random_suffix()));
-    let mount = json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH});
     let mut needed = false;
     for key in ["initContainers", "containers"] {
         let Some(containers) = pod["spec"].get_mut(key).and_then(Value::as_array_mut) else { continue };
         for container in containers {
             let taken = items(&container["volumeMounts"]).iter().any(|m| m["mountPath"] == MOUNT_PATH);
             if !taken {
-                push(container, "volumeMounts", mount.clone());
+                let mount = json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH});
+                push(container, "volumeMounts", mount);
                 needed = true;
             }
         }
     }
     if needed && !has_volume {
-        push(&mut pod["spec"], "volumes", json!({"name": name, "projected": token_volume()}));
+        push(&mut pod["spec"], "volumes", token_volume(&name));
     }
 }
 
-fn token_volume() -> Value {
-    json!({
+fn token_volume(name: &str) -> Value {
+    json!({"name": name, "projected": {
         "defaultMode": 0o644,
         "sources": [
             {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
@@ -155,7 +155,7 @@ fn token_volume() -> Value {
                 {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}},
             ]}},
         ],
-    })
+    }})
 }
 
 /// Five of upstream's alphabet for generated names, which has no vowels and no look-alikes.

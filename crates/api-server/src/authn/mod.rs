@@ -67,9 +67,10 @@ impl Authenticators {
                 }
                 1 => bootstrap_token::authenticate(objects, token)
                     .and_then(|user| for_this_server(user, audiences, own)),
-                2 => self.issuers.load_full().authenticate(token, audiences, own).await,
+                // Boxed: few requests come here, all would have to keep the room.
+                2 => Box::pin(self.issuers.load_full().authenticate(token, audiences, own)).await,
                 _ => match &self.webhook {
-                    Some(webhook) => webhook.authenticate(token, audiences, own).await,
+                    Some(webhook) => Box::pin(webhook.authenticate(token, audiences, own)).await,
                     None => Err(TokenError::Foreign),
                 },
             };

@@ -48,7 +48,7 @@ pub(super) async fn handle(
                 headers: request.headers(),
                 peer: peer.address,
             });
-            audit::recorded(record, guarded(&app, peer, refused, request, query, info)).await
+            audit::recorded(record, Box::pin(guarded(&app, peer, refused, request, query, info))).await
         }
     };
     let mut response = outcome.unwrap_or_else(|error| response::error(&error));
@@ -79,12 +79,10 @@ async fn guarded(
 ) -> Result<Response, StatusError> {
     let path = request.uri().path().to_owned();
     let limit = time_limit(app, &query, &info)?;
-    let routed = {
-        let app = app.clone();
-        async move { route(&app, peer, refused, request, query, info).await }
-    };
-    let work = AssertUnwindSafe(routed).catch_unwind();
-    within(limit, work).await.unwrap_or_else(|panic| {
+    let app = app.clone();
+    // Boxed once, before it is handed from future to future, each of which would have room for all that it needs.
+    let routed = Box::pin(async move { route(&app, peer, refused, request, query, info).await });
+    within(limit, AssertUnwindSafe(routed).catch_unwind()).await.unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<&str>()
             .map(|s| (*s).to_owned())
@@ -113,11 +111,13 @@ fn time_limit(app: &App, query: &Query, info: &RequestInfo) -> Result<Option<Dur
 type Outcome = std::thread::Result<Result<Response, StatusError>>;
 
 /// The outcome if it comes in time. What is too late goes on by itself: a write must not be left half done.
-async fn within(limit: Option<Duration>, work: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
+async fn within(
+    limit: Option<Duration>,
+    mut work: impl Future<Output = Outcome> + Send + Unpin + 'static,
+) -> Outcome {
     let Some(limit) = limit else { return work.await };
-    let mut work = Box::pin(work);
     tokio::select! {
-        outcome = work.as_mut() => outcome,
+        outcome = &mut work => outcome,
         () = tokio::time::sleep(limit) => {
             tokio::spawn(work);
             Ok(Err(StatusError::timeout("request did not complete within the allotted timeout", 0)))
@@ -193,17 +193,17 @@ async fn route(
 
 async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusError> {
     if let Some(remote) = app.aggregation.remote_at(&call.info.path) {
-        return Ok(crate::aggregation::proxy(app, call, &remote).await);
+        return Ok(Box::pin(crate::aggregation::proxy(app, call, &remote)).await);
     }
     if !call.info.is_resource {
-        return paths(app, call).await;
+        return Box::pin(paths(app, call)).await;
     }
     let resource = app.resource(&call.info)?;
     call.warnings.extend(resource.custom.as_ref().and_then(|c| c.deprecation.clone()));
     if call.info.subresource.is_empty() {
         verbs::serve(app, call, &resource).await
     } else {
-        subresources::serve(app, call, &resource).await
+        Box::pin(subresources::serve(app, call, &resource)).await
     }
 }
 

@@ -42,17 +42,18 @@ pub async fn serve(
         call.warnings.push(format!("{version} {kind} is deprecated in {deprecated}"));
     }
     if resource.gvr.resource == "componentstatuses" && resource.gvr.group.is_empty() {
-        return crate::components::serve(app, call, resource).await;
+        return Box::pin(crate::components::serve(app, call, resource)).await;
     }
+    // Boxed is what needs much more room than the others.
     match verb.as_str() {
         "get" => get::serve(app, call, resource).await,
         "list" => list::serve(app, call, resource).await,
         "watch" => watch::serve(app, call, resource).await,
-        "create" => create::serve(app, call, resource).await,
-        "update" => update::serve(app, call, resource).await,
-        "patch" => patch::serve(app, call, resource).await,
-        "delete" => delete::serve(app, call, resource).await,
-        "deletecollection" => delete::serve_collection(app, call, resource).await,
+        "create" => Box::pin(create::serve(app, call, resource)).await,
+        "update" => Box::pin(update::serve(app, call, resource)).await,
+        "patch" => Box::pin(patch::serve(app, call, resource)).await,
+        "delete" => Box::pin(delete::serve(app, call, resource)).await,
+        "deletecollection" => Box::pin(delete::serve_collection(app, call, resource)).await,
         other => Err(StatusError::method_not_supported(&resource.group_resource(), other)),
     }
 }

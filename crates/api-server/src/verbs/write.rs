@@ -102,6 +102,22 @@ impl<'a> Writer<'a> {
             meta::meta_mut(new).remove("managedFields");
         }
     }
+
+    /// Who owns a new object, as the JSON that is to be stored with it; or empty, and it stands in the object, where
+    /// somebody may want to see it there.
+    async fn track_new(&self, new: &mut Value) -> Result<Vec<u8>, StatusError> {
+        let shown = self.resource.custom.is_some() || self.app.security()?.admission().shows_objects();
+        match codec::owner_of_new(self, new) {
+            Some(owner) if !shown => return Ok(owner),
+            Some(owner) if owner.is_empty() => {}
+            Some(owner) => {
+                let fields = serde_json::from_slice(&owner).map_err(StatusError::internal)?;
+                meta::meta_mut(new).insert("managedFields".into(), fields);
+            }
+            None => self.track(None, new).await,
+        }
+        Ok(Vec::new())
+    }
 }
 
 impl Writer<'_> {
@@ -203,9 +219,10 @@ impl Writer<'_> {
         }
         warnings.extend(meta::dedup_owners(&mut object, false));
         // Before admission, whose changes belong to no manager.
-        if !tracked {
-            self.track(None, &mut object).await;
-        }
+        let owner = match tracked {
+            true => Vec::new(),
+            false => self.track_new(&mut object).await?,
+        };
         let asked = meta::text(&object, "name").to_owned();
         self.admission(Operation::Create, &asked, &mut object, None, true, warnings).await?;
         warnings.extend(meta::dedup_owners(&mut object, true));
@@ -224,7 +241,7 @@ impl Writer<'_> {
         let reservation = reserved(strategy.reserve_create(&ctx, &mut object)).await?;
         let write = async {
             self.admission(Operation::Create, &asked, &mut object, None, false, warnings).await?;
-            self.insert(&mut object, name.clone(), generated.then_some(base)).await
+            self.insert(&mut object, &owner, name.clone(), generated.then_some(base)).await
         };
         let outcome = write.await;
         self.settle(reservation, outcome.is_ok()).await;
@@ -250,11 +267,12 @@ impl Writer<'_> {
     async fn insert(
         &self,
         object: &mut Value,
+        owner: &[u8],
         mut name: String,
         base: Option<String>,
     ) -> Result<Stored, StatusError> {
         for _ in 0..NAME_ATTEMPTS {
-            match self.insert_once(object, &name).await? {
+            match self.insert_once(object, owner, &name).await? {
                 Some(stored) => return Ok(stored),
                 None => match &base {
                     Some(base) => name = self.name_it(object, base),
@@ -266,14 +284,22 @@ impl Writer<'_> {
     }
 
     /// `None` if the name is taken.
-    async fn insert_once(&self, object: &Value, name: &str) -> Result<Option<Stored>, StatusError> {
-        let bytes = self.encode(object).await?;
+    async fn insert_once(
+        &self,
+        object: &Value,
+        owner: &[u8],
+        name: &str,
+    ) -> Result<Option<Stored>, StatusError> {
+        let bytes = match owner {
+            [] => self.encode(object).await?,
+            owner => codec::encode_with(object, owner).into(),
+        };
         self.check_size(&bytes)?;
         let key = self.resource.store_key(self.namespace, name);
         if self.options.dry_run {
             let got = self.app.caches.store().get(&key).await.map_err(|e| crate::cache::storage_error(&e))?;
             let free = got.kv.is_none();
-            return Ok(free.then(|| Stored::new(codec::encode(object).into(), 0)));
+            return Ok(free.then(|| Stored::new(codec::encode_with(object, owner).into(), 0)));
         }
         let write =
             Write { key, expect: Expect::Absent, value: Some(bytes.clone()), lease: self.lease().await? };

@@ -78,14 +78,15 @@ pub async fn post(
     })?;
     let query = timed(&target.path);
     let failed = |reason: String| CallError::Failed { url: format!("{}{query}", target.url), reason };
-    let answer = async {
+    // Boxed: every write and read might come to ask a webhook, and few do.
+    let answer = Box::pin(async {
         let bundle = text(config, "/caBundle");
         let (parts, answer) = exchange(&target, bundle, &query, body.into()).await.map_err(&failed)?;
         if parts.status.is_success() {
             return Ok(answer);
         }
         Err(CallError::Refused { code: parts.status.as_u16(), reason: refusal(&parts, &answer) })
-    };
+    });
     match tokio::time::timeout(timeout, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(failed("context deadline exceeded".into())),

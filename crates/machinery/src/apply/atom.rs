@@ -45,6 +45,15 @@ impl<'a> Ref<'a> {
         }
     }
 
+    /// Whether a value that took another's place is itself changed, and not only what is in it. Null is an empty container.
+    pub(super) fn is_modified(&self, old: &Value, new: &Value) -> bool {
+        match (self.atom(old), self.atom(new)) {
+            (Atom::Map(_), Atom::Map(_)) | (Atom::List(..), Atom::List(..)) => false,
+            (Atom::Leaf, Atom::Map(_) | Atom::List(..)) => !old.is_null(),
+            _ => true,
+        }
+    }
+
     /// The type of a key, and whether the type declares it as a field.
     pub(super) fn key(&self, key: &str) -> (Ref<'a>, bool) {
         match &self.ty.shape {

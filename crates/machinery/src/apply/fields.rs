@@ -1,5 +1,6 @@
 //! Sets of paths (`fieldsV1`): which fields of an object somebody owns.
 
+use crate::encode::{write_key, write_value};
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 
@@ -28,13 +29,17 @@ pub(super) struct Node {
 }
 
 impl PathElement {
-    fn serialize(&self) -> String {
+    pub(super) fn serialize(&self) -> String {
         match self {
             PathElement::Field(name) => ["f:", name].concat(),
             PathElement::Key(keys) => {
-                let parts: Vec<String> =
-                    keys.iter().map(|(k, v)| format!("{}:{v}", Value::from(k.as_str()))).collect();
-                format!("k:{{{}}}", parts.join(","))
+                let mut out = b"k:{".to_vec();
+                for (key, value) in keys {
+                    write_key(&mut out, key);
+                    write_value(&mut out, value);
+                }
+                out.push(b'}');
+                String::from_utf8(out).unwrap_or_default()
             }
             PathElement::Value(value) => format!("v:{value}"),
             PathElement::Index(i) => format!("i:{i}"),

@@ -14,6 +14,9 @@ const CAPACITY: usize = 4096;
 /// The most one transaction takes, to bound its memory and everyone's waiting.
 const BATCH_REQUESTS: usize = 1024;
 const BATCH_BYTES: usize = 4 << 20;
+/// How long the first of a batch waits for others who are at work: a commit costs the processor about as much for one
+/// request as for ten.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Something for the writer to do, and where the answer goes.
 pub(super) enum Request {
@@ -43,12 +46,16 @@ pub(super) struct Queue {
 struct State {
     requests: VecDeque<Request>,
     closed: bool,
+    /// How many were in the last batch: their callers may come back.
+    served: usize,
+    /// The length at which the writer wants to be woken.
+    wanted: usize,
 }
 
 impl Queue {
     pub(super) fn new() -> Self {
         Self {
-            state: Mutex::new(State { requests: VecDeque::new(), closed: false }),
+            state: Mutex::new(State { requests: VecDeque::new(), closed: false, served: 0, wanted: 1 }),
             filled: Condvar::new(),
             room: Semaphore::new(CAPACITY),
         }
@@ -63,9 +70,9 @@ impl Queue {
             return false;
         }
         state.requests.push_back(request);
-        let first = state.requests.len() == 1;
+        let enough = state.requests.len() == state.wanted;
         drop(state);
-        if first {
+        if enough {
             self.filled.notify_one();
         }
         true
@@ -97,6 +104,8 @@ impl Queue {
     /// The next batch in order, waiting for it until the deadline.
     pub(super) fn take(&self, deadline: Option<Instant>) -> Taken {
         let mut state = self.state.lock();
+        let active = (state.served + state.requests.len()).min(BATCH_REQUESTS);
+        state.wanted = 1;
         while state.requests.is_empty() {
             if state.closed {
                 return Taken::Closed;
@@ -110,6 +119,13 @@ impl Queue {
                 }
             }
         }
+        state.wanted = active;
+        let until = Instant::now() + GATHER;
+        while state.requests.len() < active && !state.closed {
+            if self.filled.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
         let mut bytes = 0;
         let mut batch = Vec::with_capacity(state.requests.len().min(BATCH_REQUESTS));
         while batch.len() < BATCH_REQUESTS && bytes < BATCH_BYTES {
@@ -119,6 +135,7 @@ impl Queue {
             }
             batch.push(request);
         }
+        state.served = batch.len();
         drop(state);
         self.room.add_permits(batch.len());
         Taken::Batch(batch)
