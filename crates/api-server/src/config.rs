@@ -12,6 +12,7 @@ use crate::admission::pod_security::Exemptions;
 use crate::authn::config::{AuthenticationConfiguration, RequestHeader, TokenCache, TokenWebhook};
 use crate::authz::config::AuthorizationConfiguration;
 use crate::encrypt::config::EncryptionConfiguration;
+use crate::runtime_config::RuntimeConfig;
 use crate::structured::Source;
 
 /// `/etc/keelson/api-server.yaml`. Every key has a default; unknown keys are refused.
@@ -61,6 +62,8 @@ pub struct Config {
     pub goaway_chance: f64,
     /// Seats that requests share by priority and fairness; what finds none waits, or gets 429.
     pub max_requests_in_flight: usize,
+    /// Which of the built-in APIs are served, by `GROUP/VERSION`, `api/beta` and so on: upstream's `--runtime-config`.
+    pub runtime_config: RuntimeConfig,
     /// How long Events are kept, in seconds.
     pub event_ttl: u64,
     /// Whom `componentstatuses` asks.
@@ -166,6 +169,7 @@ impl Default for Config {
             shutdown_delay: 0,
             goaway_chance: 0.0,
             max_requests_in_flight: 600,
+            runtime_config: RuntimeConfig::default(),
             event_ttl: 3600,
             components: Default::default(),
             audit: None,
@@ -272,6 +276,9 @@ impl Config {
             self.service_account_issuer.starts_with("https://"),
             "serviceAccountIssuer: must be an https URL".to_owned(),
         );
+        for problem in self.runtime_config.problems() {
+            check(false, format!("runtimeConfig: {problem}"));
+        }
         check(self.event_ttl > 0, "eventTtl: must be greater than 0".to_owned());
         if let Some(audit) = &self.audit {
             if let Err(error) = crate::audit::policy::Policy::load(&audit.policy_file) {

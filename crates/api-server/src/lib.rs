@@ -38,6 +38,7 @@ pub mod remote;
 pub mod request;
 pub mod response;
 pub mod run;
+mod runtime_config;
 pub mod server;
 pub mod spans;
 pub mod structured;

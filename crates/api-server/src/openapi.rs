@@ -9,6 +9,7 @@ use flate2::read::{GzDecoder, GzEncoder};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, StatusCode};
 use keelson_api_types::StatusError;
+use keelson_api_types::resources::ResourceInfo;
 use keelson_machinery::openapi::{self, CrdSchema};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -36,7 +37,7 @@ pub async fn serve(app: &Arc<App>, call: &mut Call) -> Option<Result<Response, S
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
-        let mut index = openapi::v3_index(&custom(app));
+        let mut index = openapi::v3_index(app.registry.served(), &custom(app));
         add_remote(app, &mut index);
         return Some(Ok(response::json_bytes(&call.headers, response::encode(&index))));
     }
@@ -118,17 +119,19 @@ async fn v2(app: &Arc<App>, call: &Call) -> Result<Response, StatusError> {
 
 /// What the v2 document is made from.
 struct Source {
+    builtin: Vec<&'static ResourceInfo>,
     custom: Vec<Arc<CrdSchema>>,
     remote: Vec<aggregation::V2>,
 }
 
 impl Source {
     fn now(app: &App) -> Self {
-        Self { custom: custom(app), remote: app.aggregation.v2_parts() }
+        let builtin = app.registry.served().to_owned();
+        Self { builtin, custom: custom(app), remote: app.aggregation.v2_parts() }
     }
 
     fn etag(&self) -> String {
-        let own = openapi::v2_hash(&self.custom);
+        let own = openapi::v2_hash(&self.builtin, &self.custom);
         if self.remote.is_empty() {
             return own;
         }
@@ -137,7 +140,7 @@ impl Source {
     }
 
     fn json(&self) -> Vec<u8> {
-        let own = openapi::v2(&self.custom);
+        let own = openapi::v2(&self.builtin, &self.custom);
         if self.remote.is_empty() {
             return own;
         }
@@ -189,12 +192,13 @@ fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 fn v3(app: &App, call: &Call, group: &str, version: &str) -> Result<Response, StatusError> {
-    let custom = custom(app);
-    let etag = openapi::v3_hash(group, version, &custom);
+    let (builtin, custom) = (app.registry.served(), custom(app));
+    let etag = openapi::v3_hash(builtin, group, version, &custom);
     if let Some(answer) = unchanged(call, &etag) {
         return Ok(answer);
     }
-    let document = openapi::v3(group, version, &custom).ok_or_else(StatusError::not_found_path)?;
+    let document = openapi::v3(builtin, group, version, &custom);
+    let document = document.ok_or_else(StatusError::not_found_path)?;
     let mut answer = tagged(&etag, response::json_bytes(&call.headers, document.into()));
     // Under an address with the right hash the document never changes.
     if call.query.get("hash") == Some(&*etag) {

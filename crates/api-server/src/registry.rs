@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::cache::{Caches, Index, Indexer, PREFIX, ResourceCache};
 use crate::convert::Conversion;
 use crate::custom::Custom;
+use crate::runtime_config::RuntimeConfig;
 use crate::strategies::{self, Strategy, Traits};
 
 /// One resource in one version.
@@ -137,6 +138,7 @@ type Table = HashMap<Gvr, Arc<Resource>>;
 
 /// All resources. Readers see one consistent table; definitions that come and go swap it.
 pub struct Registry {
+    served: Vec<&'static ResourceInfo>,
     builtin: Vec<Arc<Resource>>,
     table: ArcSwap<Tables>,
 }
@@ -149,14 +151,16 @@ struct Tables {
 }
 
 impl Registry {
-    pub fn new(caches: &Caches) -> Self {
+    /// A table of the built-in resources that the configuration turns on.
+    pub fn new(caches: &Caches, config: &RuntimeConfig) -> Self {
+        let served: Vec<_> = resources::ALL.iter().filter(|info| config.serves(info)).collect();
         let builtin: Vec<Arc<Resource>> =
-            resources::ALL.iter().filter_map(|info| builtin(info, caches)).map(Arc::new).collect();
+            served.iter().filter_map(|info| builtin(info, caches)).map(Arc::new).collect();
         for resource in builtin.iter().filter(|r| r.is_stored() && r.conversion.is_identity()) {
             caches.set_index(&resource.storage, resource.index.clone());
         }
         let by_gvr = builtin.iter().map(|r| (r.gvr.clone(), r.clone())).collect();
-        Self { builtin, table: ArcSwap::from_pointee(Tables { by_gvr, custom: Vec::new() }) }
+        Self { served, builtin, table: ArcSwap::from_pointee(Tables { by_gvr, custom: Vec::new() }) }
     }
 
     pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Resource>> {
@@ -175,6 +179,11 @@ impl Registry {
     /// Built-in resources in discovery's order, then the custom ones.
     pub fn all(&self) -> Vec<Arc<Resource>> {
         self.builtin.iter().chain(&self.table.load().custom).cloned().collect()
+    }
+
+    /// What is known of the built-in resources.
+    pub fn served(&self) -> &[&'static ResourceInfo] {
+        &self.served
     }
 
     pub fn builtin(&self) -> &[Arc<Resource>] {

@@ -95,7 +95,7 @@ pub async fn start(
         encrypted = Some(layer);
     }
     let caches = Caches::new(store);
-    let registry = Registry::new(&caches);
+    let registry = Registry::new(&caches, &config.runtime_config);
     let backends = Backends::new(&config).map_err(Error::Tls)?;
     let aggregation = Aggregation::new(&config).map_err(Error::Tls)?;
     let delay = Duration::from_secs(config.shutdown_delay);

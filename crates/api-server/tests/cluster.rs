@@ -1,11 +1,19 @@
 //! Two servers of one cluster over one etcd, and the ranges that addresses come from.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
+use futures::{FutureExt, StreamExt};
+use keelson_store::{
+    EmbeddedConfig, Got, LeaseId, RangeOptions, Ranged, Result, Revision, Store, StoreConfig, WatchStream,
+    Write, WriteError, Written,
+};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use crate::support::{Client, Server, eventually};
+use crate::support::{CONFIG_MAPS, Client, Server, config_map, eventually};
 use keelson_testkit::EtcdServer;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -125,6 +133,85 @@ async fn a_services_address_that_somebody_deletes_comes_back() {
         if back { Ok(()) } else { Err(reply.text()) }
     })
     .await;
+}
+
+/// A store whose changes are told only while `open` says so.
+struct Late {
+    inner: Arc<dyn Store>,
+    open: watch::Receiver<bool>,
+}
+
+impl Store for Late {
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> BoxFuture<'a, Result<WatchStream>> {
+        async move {
+            let told = self.inner.watch(prefix, after).await?;
+            let open = self.open.clone();
+            let held = told.then(move |item| {
+                let mut open = open.clone();
+                async move { open.wait_for(|open| *open).await.map(|_| item).unwrap() }
+            });
+            Ok(held.boxed())
+        }
+        .boxed()
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Got>> {
+        self.inner.get(key)
+    }
+
+    fn range<'a>(&'a self, prefix: &'a str, options: RangeOptions) -> BoxFuture<'a, Result<Ranged>> {
+        self.inner.range(prefix, options)
+    }
+
+    fn write(&self, write: Write) -> BoxFuture<'_, Result<Written, WriteError>> {
+        self.inner.write(write)
+    }
+
+    fn revision(&self) -> BoxFuture<'_, Result<Revision>> {
+        self.inner.revision()
+    }
+
+    fn request_progress(&self) -> BoxFuture<'_, Result<bool>> {
+        self.inner.request_progress()
+    }
+
+    fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
+        self.inner.compact(upto)
+    }
+
+    fn advance(&self, to: Revision) -> BoxFuture<'_, Result<Revision>> {
+        self.inner.advance(to)
+    }
+
+    fn lease(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId>> {
+        self.inner.lease(ttl)
+    }
+
+    fn renew(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>> {
+        self.inner.renew(lease)
+    }
+
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>> {
+        self.inner.revoke(lease)
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_undoes_anothers_is_not_taken_for_an_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = EmbeddedConfig::new(folder.path().join("store.redb"));
+    let inner = keelson_store::open(StoreConfig::Embedded(embedded)).await.unwrap();
+    let (open, told) = watch::channel(true);
+    let prompt = Server::over(inner.clone(), |_| {}).await;
+    let late = Server::over(Arc::new(Late { inner, open: told }), |_| {}).await;
+    let (prompt, late, path) = (prompt.admin(), late.admin(), format!("{CONFIG_MAPS}/x"));
+    let created = prompt.post(CONFIG_MAPS, &config_map("x")).await.expect(201);
+    assert_eq!(late.get(&path).await.expect(200), created);
+    open.send_replace(false);
+    prompt.patch(&path, "merge", &json!({"data": {"a": "2"}})).await.expect(200);
+    let undone = late.patch(&path, "merge", &json!({"data": {"a": "1"}})).await.expect(200);
+    assert_eq!(prompt.get(&path).await.expect(200), undone);
+    open.send_replace(true);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod encryption;
 mod endings;
 mod fairness;
 mod lists;
+mod migrations;
 mod objects;
 mod observe;
 mod patches;

@@ -9,6 +9,8 @@ const DNS1035_MSG: &str = "a DNS-1035 label must consist of lower case alphanume
 const WILDCARD_MSG: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
 const KEY_FMT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const KEY_MSG: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const REASON_FMT: &str = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?";
+const REASON_MSG: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
 const VALUE_MSG: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 
 pub const DNS1123_LABEL_MAX: usize = 63;
@@ -111,6 +113,19 @@ pub fn config_map_key(value: &str) -> Vec<String> {
 }
 
 /// An environment variable's name under the relaxed rule, which is on since 1.32.
+/// The reason of a condition.
+pub fn condition_reason(value: &str) -> Vec<String> {
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let fits = value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && value.ends_with(inner)
+        && value.chars().all(|c| inner(c) || matches!(c, ',' | ':'));
+    if fits {
+        return Vec::new();
+    }
+    let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    vec![regex_error(REASON_MSG, REASON_FMT, &examples)]
+}
+
 pub fn env_var_name(value: &str) -> Vec<String> {
     let mut errs = Vec::new();
     if value.is_empty() {

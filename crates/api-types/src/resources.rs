@@ -1,4 +1,5 @@
-//! The table of every built-in resource and subresource of API v1.36: `data/resources.tsv`.
+//! The table of every built-in resource and subresource of API v1.36: `data/resources.tsv`. Alpha and beta versions
+//! are in it that an API server serves only where its configuration says so.
 
 use crate::gvk::Gvk;
 use std::sync::LazyLock;

@@ -15,6 +15,7 @@ fn says_what_is_wrong_with_a_name() {
     assert!(names::qualified_name("example.com/My_name").is_empty());
     assert_eq!(names::qualified_name("/a"), ["prefix part must be non-empty"]);
     assert!(names::qualified_name("a/b/c")[0].ends_with("(e.g. 'example.com/MyName')"));
+    assert!(names::condition_reason("A_b,C:d").is_empty() && !names::condition_reason("a b").is_empty());
     assert!(names::label_value("").is_empty());
     assert_eq!(names::label_value("a b").len(), 1);
     assert!(names::port_name("http-1").is_empty());

@@ -18,8 +18,8 @@ pub mod patch {
     pub const APPLY: &str = "application/apply-patch+yaml";
 }
 
-/// What stays as it is in a query's value (RFC 3986, unreserved).
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// What stays as it is in a query's value, or in a name in a path (RFC 3986, unreserved).
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// `/api/v1/namespaces/NS/pods/NAME/status` and the like. An empty `namespace` means all of them.
 pub fn path<P: Projected>(namespace: &str, name: Option<&str>, subresource: Option<&str>) -> String {
@@ -37,11 +37,16 @@ pub fn path<P: Projected>(namespace: &str, name: Option<&str>, subresource: Opti
     path
 }
 
+/// A name as part of a path.
+pub fn segment(name: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(name, PLAIN)
+}
+
 /// A query from pairs; empty values are left out.
-pub(crate) fn query(pairs: &[(&str, &str)]) -> String {
+pub fn query(pairs: &[(&str, &str)]) -> String {
     let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
     pairs
-        .map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, QUERY)))
+        .map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, PLAIN)))
         .collect::<Vec<_>>()
         .join("&")
 }

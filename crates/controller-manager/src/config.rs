@@ -28,6 +28,16 @@ pub struct Config {
     pub certificate_days: u64,
     /// Keys of one controller that are worked on at once.
     pub workers: usize,
+    pub feature_gates: FeatureGates,
+}
+
+/// What is off by default, by upstream's names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+pub struct FeatureGates {
+    /// Stored objects are written anew where a StorageVersionMigration asks for it. The API server has to serve
+    /// `storagemigration.k8s.io/v1beta1`.
+    pub storage_version_migrator: bool,
 }
 
 impl Default for Config {
@@ -44,6 +54,7 @@ impl Default for Config {
             terminated_pod_threshold: 12_500,
             certificate_days: 365,
             workers: 5,
+            feature_gates: FeatureGates::default(),
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Informers {
     pub certificate_requests: Arc<Informer<CertificateRequest>>,
     pub cluster_roles: Arc<Informer<ClusterRole>>,
     pub definitions: Arc<Informer<CustomResourceDefinition>>,
+    /// Where the feature is on.
+    pub migrations: Option<Arc<Informer<StorageVersionMigration>>>,
 }
 
 fn owned<P: Projected>(client: &kube::Client) -> Arc<Informer<P>> {
@@ -67,7 +69,7 @@ fn plain<P: Projected>(client: &kube::Client) -> Arc<Informer<P>> {
 }
 
 impl Informers {
-    pub fn start(client: &kube::Client) -> Informers {
+    pub fn start(client: &kube::Client, config: &Config) -> Informers {
         let pods = Informer::<Pod>::new(client)
             .index(CONTROLLER, |p| by_controller(&p.metadata))
             .index(NODE, |p| vec![p.spec.node_name.clone()])
@@ -103,6 +105,7 @@ impl Informers {
             certificate_requests: plain(client),
             cluster_roles: plain(client),
             definitions: plain(client),
+            migrations: config.feature_gates.storage_version_migrator.then(|| plain(client)),
         }
     }
 

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, header};
+use keelson_client::rest;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::kit::{During, Error};
+use crate::kit::{Bare, During, Error};
 
 /// What was read is good for this long, unless a definition changed.
 const FRESH: Duration = Duration::from_secs(30);
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// A resource, in one of its versions.
@@ -49,10 +51,37 @@ impl Resource {
         }
         path.push_str(&format!("/{}", self.plural));
         if let Some(name) = name {
-            path.push_str(&format!("/{name}"));
+            path.push_str(&format!("/{}", rest::segment(name)));
         }
         path
     }
+
+    /// The metadata of the objects of all namespaces, at most `limit`, from where another page has ended (or empty).
+    pub async fn page(&self, client: &kube::Client, limit: usize, from: &str) -> Result<Page, kube::Error> {
+        let limit = limit.to_string();
+        let query = rest::query(&[("limit", &limit), ("continue", from)]);
+        let request = Request::get(format!("{}?{query}", self.path("", None)))
+            .header(header::ACCEPT, METADATA)
+            .body(Vec::new())
+            .map_err(kube::Error::HttpError)?;
+        client.request(request).await
+    }
+}
+
+/// A part of a list.
+#[derive(Deserialize)]
+pub struct Page {
+    #[serde(default)]
+    pub metadata: ListMeta,
+    pub items: Option<Vec<Bare>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListMeta {
+    pub resource_version: String,
+    /// Where the next page begins; empty at the last.
+    pub r#continue: String,
 }
 
 /// All that was discovered.

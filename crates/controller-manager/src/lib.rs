@@ -34,7 +34,7 @@ pub async fn run(config: Config, daemon: Daemon) -> anyhow::Result<()> {
     let authority = controllers::csr::authority(&config)?;
     let metrics = Metrics::new(&daemon.metrics);
     // The caches of one that waits for the lease are warm, so that it takes over at once.
-    let informers = Informers::start(&client);
+    let informers = Informers::start(&client, &config);
     let leader_election = config.leader_election;
     let serving = config.health.clone();
     let context = Arc::new(Context::new(config, &client, informers, metrics, CancellationToken::new()));

@@ -8,7 +8,7 @@ mod paths;
 mod schemas;
 
 pub use gnostic::v2_protobuf;
-use keelson_api_types::resources::{self, ResourceInfo};
+use keelson_api_types::resources::ResourceInfo;
 use paths::{Operations, PathItem};
 use schemas::{Refs, Style};
 use serde_json::{Value, json};
@@ -52,17 +52,19 @@ impl CrdSchema {
     }
 }
 
+/// The built-in resources that are served.
+pub type Builtin<'a> = &'a [&'static ResourceInfo];
+
 /// What `/openapi/v3` answers: where each group and version's document is. The hash in the address changes
 /// with the content, so that clients may cache by it.
-pub fn v3_index(extra: &[Arc<CrdSchema>]) -> Value {
+pub fn v3_index(builtin: Builtin<'_>, extra: &[Arc<CrdSchema>]) -> Value {
     let mut paths = serde_json::Map::new();
-    let builtin = resources::ALL.iter().map(|r| (r.group, r.version));
     let custom = extra.iter().map(|c| (c.group.as_str(), c.version.as_str()));
-    for (group, version) in builtin.chain(custom) {
+    for (group, version) in builtin.iter().map(|r| (r.group, r.version)).chain(custom) {
         let path = root_path(group, version);
         let path = path.trim_start_matches('/');
         if !paths.contains_key(path) {
-            let address = format!("/openapi/v3/{path}?hash={}", v3_hash(group, version, extra));
+            let address = format!("/openapi/v3/{path}?hash={}", v3_hash(builtin, group, version, extra));
             paths.insert(path.to_owned(), json!({"serverRelativeURL": address}));
         }
     }
@@ -70,11 +72,8 @@ pub fn v3_index(extra: &[Arc<CrdSchema>]) -> Value {
 }
 
 /// The hash of one v3 document, in upper-case hex like upstream's; also fit for its ETag.
-pub fn v3_hash(group: &str, version: &str, extra: &[Arc<CrdSchema>]) -> String {
-    let mut hash = Fnv::default();
-    hash.add(env!("CARGO_PKG_VERSION"));
-    hash.add(include_str!("openapi/schemas.rs"));
-    hash.add(include_str!("openapi/paths.rs"));
+pub fn v3_hash(builtin: Builtin<'_>, group: &str, version: &str, extra: &[Arc<CrdSchema>]) -> String {
+    let mut hash = own_hash(builtin.iter().filter(|r| r.group == group && r.version == version));
     hash.add(group);
     hash.add(version);
     for c in extra.iter().filter(|c| c.group == group && c.version == version) {
@@ -84,22 +83,31 @@ pub fn v3_hash(group: &str, version: &str, extra: &[Arc<CrdSchema>]) -> String {
 }
 
 /// The hash of the v2 document.
-pub fn v2_hash(extra: &[Arc<CrdSchema>]) -> String {
-    let mut hash = Fnv::default();
-    hash.add(env!("CARGO_PKG_VERSION"));
-    hash.add(include_str!("openapi/schemas.rs"));
-    hash.add(include_str!("openapi/paths.rs"));
+pub fn v2_hash(builtin: Builtin<'_>, extra: &[Arc<CrdSchema>]) -> String {
+    let mut hash = own_hash(builtin.iter());
     extra.iter().for_each(|c| hash.add(c.hash()));
     hash.hex()
 }
 
+/// Of what this program makes of built-in resources.
+fn own_hash<'a>(builtin: impl Iterator<Item = &'a &'static ResourceInfo>) -> Fnv {
+    let mut hash = Fnv::default();
+    hash.add(env!("CARGO_PKG_VERSION"));
+    hash.add(include_str!("openapi/schemas.rs"));
+    hash.add(include_str!("openapi/paths.rs"));
+    for r in builtin {
+        [r.group, r.version, r.resource].iter().for_each(|part| hash.add(part));
+    }
+    hash
+}
+
 /// The v3 document of a group and version as JSON; None when nothing is served under it.
-pub fn v3(group: &str, version: &str, extra: &[Arc<CrdSchema>]) -> Option<Vec<u8>> {
+pub fn v3(builtin: Builtin<'_>, group: &str, version: &str, extra: &[Arc<CrdSchema>]) -> Option<Vec<u8>> {
     let served = |g: &str, v: &str| g == group && v == version;
-    let items: Vec<PathItem> = resources::ALL
+    let items: Vec<PathItem> = builtin
         .iter()
         .filter(|r| served(r.group, r.version))
-        .map(builtin_item)
+        .map(|r| PathItem::builtin(r))
         .chain(extra.iter().filter(|c| served(&c.group, &c.version)).map(|c| crd::item(c)))
         .collect();
     if items.is_empty() {
@@ -120,9 +128,9 @@ pub fn v3(group: &str, version: &str, extra: &[Arc<CrdSchema>]) -> Option<Vec<u8
 }
 
 /// The v2 document as JSON.
-pub fn v2(extra: &[Arc<CrdSchema>]) -> Vec<u8> {
-    let items: Vec<PathItem> =
-        resources::ALL.iter().map(builtin_item).chain(extra.iter().map(|c| crd::item(c))).collect();
+pub fn v2(builtin: Builtin<'_>, extra: &[Arc<CrdSchema>]) -> Vec<u8> {
+    let items = builtin.iter().map(|r| PathItem::builtin(r)).chain(extra.iter().map(|c| crd::item(c)));
+    let items: Vec<PathItem> = items.collect();
     let mut out = Writer::new(r#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"unversioned"}"#);
     let mut refs = Refs::default();
     out.open("paths");
@@ -163,10 +171,6 @@ fn write_schemas(
             out.entry(&name, &schema);
         }
     }
-}
-
-fn builtin_item(r: &'static ResourceInfo) -> PathItem {
-    PathItem::builtin(r)
 }
 
 /// `/api/v1` or `/apis/group/version`.

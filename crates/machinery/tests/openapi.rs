@@ -4,8 +4,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+fn all() -> Vec<&'static resources::ResourceInfo> {
+    resources::ALL.iter().collect()
+}
+
 fn document(group: &str, version: &str) -> Value {
-    serde_json::from_slice(&v3(group, version, &[]).expect("served")).expect("JSON")
+    serde_json::from_slice(&v3(&all(), group, version, &[]).expect("served")).expect("JSON")
 }
 
 fn references(value: &Value, out: &mut BTreeSet<String>) {
@@ -33,7 +37,7 @@ fn resolves(document: &Value) {
 
 #[test]
 fn every_group_version_has_a_whole_document() {
-    let index = v3_index(&[]);
+    let index = v3_index(&all(), &[]);
     for r in resources::ALL.iter() {
         let doc = document(r.group, r.version);
         resolves(&doc);
@@ -47,7 +51,7 @@ fn every_group_version_has_a_whole_document() {
             "{root}"
         );
     }
-    assert!(v3("nope", "v1", &[]).is_none());
+    assert!(v3(&all(), "nope", "v1", &[]).is_none());
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn clients_find_what_they_look_for() {
 
 #[test]
 fn operation_ids_do_not_repeat() {
-    let doc: Value = serde_json::from_slice(&v2(&[])).expect("JSON");
+    let doc: Value = serde_json::from_slice(&v2(&all(), &[])).expect("JSON");
     let mut seen = BTreeSet::new();
     for (path, item) in doc["paths"].as_object().expect("paths") {
         for (method, operation) in item.as_object().expect("item").iter().filter(|(k, _)| *k != "parameters")
@@ -110,7 +114,7 @@ fn v2_is_whole_and_carries_crds() {
         has_scale: true,
         ..CrdSchema::default()
     };
-    let doc: Value = serde_json::from_slice(&v2(&[Arc::new(crd.clone())])).expect("JSON");
+    let doc: Value = serde_json::from_slice(&v2(&all(), &[Arc::new(crd.clone())])).expect("JSON");
     resolves(&doc);
     let foo = &doc["definitions"]["com.example.stable.v1.Foo"];
     assert_eq!(
@@ -125,7 +129,7 @@ fn v2_is_whole_and_carries_crds() {
     );
     let bare = CrdSchema { schema: Value::Null, ..crd.clone() };
     let doc: Value =
-        serde_json::from_slice(&v3("stable.example.com", "v1", &[Arc::new(bare)]).expect("served"))
+        serde_json::from_slice(&v3(&all(), "stable.example.com", "v1", &[Arc::new(bare)]).expect("served"))
             .expect("JSON");
     resolves(&doc);
     let foo = &doc["components"]["schemas"]["com.example.stable.v1.Foo"];
@@ -135,8 +139,8 @@ fn v2_is_whole_and_carries_crds() {
         doc["paths"].get("/apis/stable.example.com/v1/namespaces/{namespace}/foos/{name}/scale").is_some()
     );
     assert_ne!(
-        v3_hash("stable.example.com", "v1", &[]),
-        v3_hash("stable.example.com", "v1", &[Arc::new(crd)])
+        v3_hash(&all(), "stable.example.com", "v1", &[]),
+        v3_hash(&all(), "stable.example.com", "v1", &[Arc::new(crd)])
     );
 }
 
@@ -172,7 +176,7 @@ fn field(message: &[u8], number: u64) -> &[u8] {
 
 #[test]
 fn the_v2_document_is_a_message_too() {
-    let json = v2(&[]);
+    let json = v2(&all(), &[]);
     let parsed: Value = serde_json::from_slice(&json).unwrap();
     let document = v2_protobuf(&json).unwrap();
     assert_eq!(field(&document, 1), b"2.0");

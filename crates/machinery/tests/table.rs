@@ -101,6 +101,16 @@ fn workloads() {
         ),
         "x|Deployment/d|cpu: <unknown>/80%|<unset>|5|0|5m"
     );
+    let said = |kind: &str, status: &str| json!({"type": kind, "status": status});
+    for (conditions, expected) in [
+        (json!([]), "x|widgets.example.com|Unknown"),
+        (json!([said("Running", "True")]), "x|widgets.example.com|Running"),
+        (json!([said("Running", "False"), said("Succeeded", "True")]), "x|widgets.example.com|Succeeded"),
+    ] {
+        let migration = json!({"spec": {"resource": {"group": "example.com", "resource": "widgets"}},
+            "status": {"conditions": conditions}});
+        assert_eq!(cells("storagemigration.k8s.io", "storageversionmigrations", migration), expected);
+    }
     assert_eq!(
         cells("policy", "poddisruptionbudgets", json!({"spec": {"minAvailable": "50%"}})),
         "x|50%|N/A|0|5m"

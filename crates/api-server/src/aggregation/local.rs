@@ -15,7 +15,7 @@ use crate::types::Objects;
 const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
 /// Upstream's priorities: of the group among groups, and of `v1` in its group.
-const PRIORITIES: [(&str, i64, i64); 22] = [
+const PRIORITIES: [(&str, i64, i64); 23] = [
     ("", 18000, 1),
     ("admissionregistration.k8s.io", 16700, 15),
     ("apiextensions.k8s.io", 16700, 15),
@@ -38,6 +38,7 @@ const PRIORITIES: [(&str, i64, i64); 22] = [
     ("resource.k8s.io", 16200, 21),
     ("scheduling.k8s.io", 16600, 15),
     ("storage.k8s.io", 16800, 15),
+    ("storagemigration.k8s.io", 15800, 9),
 ];
 
 /// How a group and version that this server answers ranks; those of definitions come last.

@@ -10,7 +10,7 @@ pub mod reconcile;
 use std::sync::Arc;
 
 use futures::stream::TryStreamExt;
-use keelson_api_types::{Gvr, Reason, StatusError, meta};
+use keelson_api_types::{Gvk, Gvr, Reason, StatusError, meta};
 use serde_json::{Value, json};
 
 use crate::admission::policy::type_check;
@@ -144,7 +144,9 @@ async fn try_hold(objects: &dyn Objects, wanted: &Wanted) -> Result<(), StatusEr
 }
 
 async fn hold_rbac(objects: &Arc<dyn Objects>) -> Result<(), StatusError> {
-    futures::stream::iter(rbac::entries().iter().map(Ok::<_, StatusError>))
+    let migration = Gvk::new("storagemigration.k8s.io", "v1beta1", "StorageVersionMigration");
+    let more = objects.resource_of(&migration).map_or(&[][..], |_| rbac::migration_entries());
+    futures::stream::iter(rbac::entries().iter().chain(more).map(Ok::<_, StatusError>))
         .try_for_each_concurrent(CONCURRENCY, |entry| async move {
             let gvr = Gvr::new(RBAC_GROUP, "v1", entry.resource());
             let wanted = entry.object();

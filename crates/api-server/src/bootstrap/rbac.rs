@@ -34,6 +34,15 @@ static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     entries
 });
 
+/// What the controller that migrates stored objects may do: anything to any object. It has it only where migrations
+/// can be asked for. (Upstream ties it to a feature gate.)
+static MIGRATION: LazyLock<Vec<Entry>> =
+    LazyLock::new(|| parse(include_str!("../../data/rbac-migration.txt")));
+
+pub fn migration_entries() -> &'static [Entry] {
+    &MIGRATION
+}
+
 /// Every bootstrap role and binding.
 pub fn entries() -> &'static [Entry] {
     &ENTRIES

@@ -177,14 +177,12 @@ impl EncryptedStore {
         Self { inner, encryption }
     }
 
-    /// Whether a key's value would be stored otherwise now than it is: writing it again is no empty write.
-    pub async fn is_stale(&self, key: &str) -> bool {
+    /// Whether a key's value is of this revision, and would be stored now as it is.
+    pub async fn is_current(&self, key: &str, revision: Revision) -> bool {
         let Ok(Got { kv: Some(kv), .. }) = self.inner.get(key).await else { return false };
         let table = self.encryption.table.load();
-        match resource_of(key).and_then(|(group, resource)| table.of(&group, &resource)) {
-            Some(providers) => !providers.is_current(&kv.value),
-            None => false,
-        }
+        let providers = resource_of(key).and_then(|(group, resource)| table.of(&group, &resource));
+        kv.mod_revision == revision && providers.is_none_or(|providers| providers.is_current(&kv.value))
     }
 
     async fn open(&self, mut kv: KeyValue) -> Result<KeyValue> {

@@ -304,9 +304,14 @@ impl Errors {
                 self.invalid(&condition.f("observedGeneration"), detail);
             }
             self.required_string(&condition.f("lastTransitionTime"));
-            self.required_string(&condition.f("reason"));
-            if condition.f("message").len() > 32 * 1024 {
-                self.too_long(&condition.f("message").path, 32 * 1024);
+            let reason = condition.f("reason");
+            if self.required_string(&reason) {
+                self.text(&reason, names::condition_reason(reason.s()));
+            }
+            for (field, most) in [(reason, 1024), (condition.f("message"), 32 * 1024)] {
+                if field.len() > most {
+                    self.too_long(&field.path, most);
+                }
             }
         }
     }

@@ -31,6 +31,7 @@ pub mod rbac;
 pub mod resource;
 pub mod service;
 pub mod storage;
+mod storagemigration;
 mod table;
 #[cfg(test)]
 mod tests;

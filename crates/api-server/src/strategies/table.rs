@@ -9,7 +9,7 @@ use super::core::{config, endpoints, event, namespace, node, quota};
 use super::storage::{claim, classes, volume};
 use super::{
     Plain, Strategy, apiextensions, apiregistration, apps, autoscaling, batch, certificates, flowcontrol,
-    networking, pod, policy, rbac, resource, service,
+    networking, pod, policy, rbac, resource, service, storagemigration,
 };
 
 /// Why a name (or, with `true`, the base of a generated one) is not acceptable.
@@ -264,6 +264,10 @@ static ROWS: &[Row] = &[
         .returns_deleted()
         .status_resets(SPEC_AND_METADATA),
     row(STORAGE, "volumeattributesclasses", &classes::VolumeAttributesClass).returns_deleted(),
+    row("storagemigration.k8s.io", "storageversionmigrations", &storagemigration::StorageVersionMigration)
+        .status()
+        .conditional_update()
+        .status_resets(SPEC_AND_METADATA),
 ];
 
 /// What is computed and never stored: bindings, reviews, component statuses.

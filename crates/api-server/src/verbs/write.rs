@@ -506,9 +506,8 @@ impl Writer<'_> {
             && super::delete::is_finalized(self.resource, new);
         let done = |stored, deleted| Ok(Attempt::Done(Updated { stored, created: false, deleted }));
         let key = self.resource.store_key(self.namespace, name);
-        // What is in the store in another form is written anew.
         let same = splice_revision(&bytes, stored.revision) == stored.raw;
-        if !gone && same && !self.is_stale(&key).await {
+        if !gone && same && self.is_current(&key, stored.revision).await {
             return done(stored.clone(), false);
         }
         self.check_size(&bytes)?;
@@ -557,11 +556,15 @@ fn options_of(op: Operation, options: &Value) -> Cow<'_, Value> {
 }
 
 impl Writer<'_> {
-    /// Whether the stored form is to be written anew though its content stays: with another key, say.
-    async fn is_stale(&self, key: &str) -> bool {
+    /// Whether writing what the store had at a revision would change nothing. What another has changed since, or would
+    /// be stored otherwise now (with another key, say), is written.
+    async fn is_current(&self, key: &str, revision: u64) -> bool {
         match &self.app.encrypted {
-            Some(store) => store.is_stale(key).await,
-            None => false,
+            Some(store) => store.is_current(key, revision).await,
+            None => {
+                let got = self.app.caches.store().get(key).await;
+                got.is_ok_and(|got| got.kv.is_some_and(|kv| kv.mod_revision == revision))
+            }
         }
     }
 }

@@ -64,6 +64,35 @@ async fn serve(admin: &Client, definition: &Value) {
     condition(admin, definition["metadata"]["name"].as_str().unwrap(), "Established", "True").await;
 }
 
+/// Serves widgets in v1, which is stored, and v2, which is the same.
+pub async fn two_versions(admin: &Client) {
+    let mut definition = definition();
+    let versions = definition["spec"]["versions"].as_array_mut().unwrap();
+    versions.push(versions[0].clone());
+    versions[1]["name"] = "v2".into();
+    versions[1]["storage"] = false.into();
+    serve(admin, &definition).await;
+}
+
+/// Makes v2 the version that is stored instead of v1.
+pub async fn switch_storage(admin: &Client) {
+    let hash = async || {
+        let list = admin.get("/apis/example.com/v1").await.expect(200);
+        list["resources"][0]["storageVersionHash"].clone()
+    };
+    let before = hash().await;
+    let switch = json!([
+        {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
+        {"op": "replace", "path": "/spec/versions/1/storage", "value": true},
+    ]);
+    admin.patch(&format!("{DEFINITIONS}/widgets.example.com"), "json", &switch).await.expect(200);
+    eventually("v2 is stored", || async {
+        let now = hash().await;
+        if now != before { Ok(()) } else { Err(now.to_string()) }
+    })
+    .await;
+}
+
 /// Waits for a condition of a definition, and returns the definition.
 async fn condition(admin: &Client, name: &str, kind: &str, status: &str) -> Value {
     eventually(&format!("{name} is {kind}: {status}"), || async {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DEFINITIONS, condition, definition, serve, with};
+use super::{DEFINITIONS, condition, definition, serve, switch_storage, with};
 use crate::support::{Client, Server, eventually};
 
 const V1: &str = "/apis/example.com/v1/namespaces/default/widgets";
@@ -80,19 +80,10 @@ async fn objects_move_to_a_new_storage_version_as_they_are_written() {
     let (mut server, admin) = started().await;
     let created = admin.post(V1, &with("w", json!({"size": 3, "color": "blue"}))).await.expect(201);
     let hash = |list: Value| list["resources"][0]["storageVersionHash"].clone();
-    let before = hash(admin.get("/apis/example.com/v1").await.expect(200));
-    assert_eq!(before, hash(admin.get("/apis/example.com/v2").await.expect(200)));
+    let first = hash(admin.get("/apis/example.com/v1").await.expect(200));
+    assert_eq!(first, hash(admin.get("/apis/example.com/v2").await.expect(200)));
     let path = format!("{DEFINITIONS}/widgets.example.com");
-    let switch = json!([
-        {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
-        {"op": "replace", "path": "/spec/versions/1/storage", "value": true},
-    ]);
-    admin.patch(&path, "json", &switch).await.expect(200);
-    eventually("v2 is stored", || async {
-        let now = hash(admin.get("/apis/example.com/v1").await.expect(200));
-        if now != before { Ok(()) } else { Err(now.to_string()) }
-    })
-    .await;
+    switch_storage(&admin).await;
     let read = admin.get(&format!("{V1}/w")).await.expect(200);
     assert_eq!(read, created, "what was stored in v1 is still read as it was");
     // Now served in v2 alone: objects of the old version are converted.

@@ -119,6 +119,7 @@ fn config(daemon: &str, layout: &Layout, settings: &Settings) -> anyhow::Result<
             "leaderElection": leader_election,
             "pkiDir": layout.pki_dir(),
             "podCidr": settings.pod_cidr,
+            "featureGates": settings.feature_gates,
         }),
         "net-proxy" => json!({
             "health": health(layout, daemon, ports.net_proxy),
@@ -165,6 +166,7 @@ fn api_server(layout: &Layout, settings: &Settings) -> anyhow::Result<Value> {
         "serviceCidr": settings.service_cidr,
         "nodePortRange": settings.node_port_range,
         "clusterDomain": settings.cluster_domain,
+        "runtimeConfig": settings.runtime_config,
         "components": {
             "controllerManager": format!("127.0.0.1:{}", settings.ports.controller_manager),
             "scheduler": format!("127.0.0.1:{}", settings.ports.scheduler),

@@ -84,6 +84,12 @@ pub struct UpArgs {
     /// Socket of a container runtime to use instead of starting a containerd
     #[arg(long)]
     runtime_endpoint: Option<PathBuf>,
+    /// Built-in APIs to serve or not, such as storagemigration.k8s.io/v1beta1=true or api/beta=true
+    #[arg(long, value_name = "API=BOOL", value_delimiter = ',', value_parser = switch)]
+    runtime_config: Option<Vec<(String, bool)>>,
+    /// Features of the controllers to turn on, such as StorageVersionMigrator=true
+    #[arg(long, value_name = "FEATURE=BOOL", value_delimiter = ',', value_parser = switch)]
+    feature_gates: Option<Vec<(String, bool)>>,
     /// Log filter of the daemons [default: info]
     #[arg(long)]
     log_level: Option<String>,
@@ -96,6 +102,13 @@ pub struct DownArgs {
     /// Remove the cluster's data, configuration and certificates too
     #[arg(long)]
     purge: bool,
+}
+
+/// `NAME=true`, `NAME=false`, or `NAME` for the first.
+fn switch(text: &str) -> Result<(String, bool), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, "true"));
+    let value = value.parse().map_err(|_| format!("{value:?} is neither true nor false"))?;
+    Ok((name.to_owned(), value))
 }
 
 impl UpArgs {
@@ -112,6 +125,9 @@ impl UpArgs {
         set(&mut settings.pod_cidr, &self.pod_cidr);
         set(&mut settings.etcd_endpoints, &self.etcd);
         set(&mut settings.log_level, &self.log_level);
+        let switches = |given: &Option<Vec<_>>| given.clone().map(|pairs| pairs.into_iter().collect());
+        set(&mut settings.runtime_config, &switches(&self.runtime_config));
+        set(&mut settings.feature_gates, &switches(&self.feature_gates));
         if self.runtime_endpoint.is_some() {
             settings.runtime_endpoint.clone_from(&self.runtime_endpoint);
         }

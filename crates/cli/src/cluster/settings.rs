@@ -1,5 +1,6 @@
 //! What a user may choose about a cluster, kept in `cluster.yaml` so that later commands need no flags.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,10 @@ pub struct Settings {
     pub etcd_endpoints: Vec<String>,
     /// The socket of a container runtime that is already there; none: a containerd of our own.
     pub runtime_endpoint: Option<PathBuf>,
+    /// Built-in APIs that are served or not, otherwise than by default: upstream's `--runtime-config`.
+    pub runtime_config: BTreeMap<String, bool>,
+    /// Upstream's `--feature-gates`, of the controllers.
+    pub feature_gates: BTreeMap<String, bool>,
     pub log_level: String,
 }
 
@@ -88,6 +93,8 @@ impl Default for Settings {
             node_port_range: "30000-32767".into(),
             etcd_endpoints: Vec::new(),
             runtime_endpoint: None,
+            runtime_config: BTreeMap::new(),
+            feature_gates: BTreeMap::new(),
             log_level: "info".into(),
         }
     }

@@ -20,6 +20,7 @@ pub mod replica_set;
 pub mod root_ca;
 pub mod service_account;
 pub mod stateful_set;
+pub mod storage_migration;
 pub mod taint_eviction;
 pub mod volume_protection;
 
@@ -34,7 +35,7 @@ pub async fn run(context: Arc<Context>, root_ca: String, authority: keelson_pki:
     let c = || context.clone();
     let informers = &context.informers;
     let graph = Arc::default();
-    let all: Vec<BoxFuture<'static, ()>> = vec![
+    let mut all: Vec<BoxFuture<'static, ()>> = vec![
         service_account::run(c()).boxed(),
         root_ca::run(c(), root_ca).boxed(),
         node_ipam::run(c()).boxed(),
@@ -59,6 +60,9 @@ pub async fn run(context: Arc<Context>, root_ca: String, authority: keelson_pki:
         cron_job::run(c()).boxed(),
         disruption::run(c()).boxed(),
     ];
+    if let Some(migrations) = &informers.migrations {
+        all.push(storage_migration::run(c(), migrations.clone()).boxed());
+    }
     // They end at shutdown only.
     select_all(all).await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use keelson_api_types::GroupResource;
 use keelson_client::{Meta, projection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -168,6 +169,38 @@ projection!(
     "v1",
     "customresourcedefinitions",
     "CustomResourceDefinition",
+    cluster
+);
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct StorageVersionMigration {
+    pub metadata: Meta,
+    pub spec: StorageVersionMigrationSpec,
+    pub status: StorageVersionMigrationStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct StorageVersionMigrationSpec {
+    pub resource: GroupResource,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageVersionMigrationStatus {
+    pub conditions: Vec<Condition>,
+    /// Objects up to this version are written anew; empty until it is known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource_version: String,
+}
+
+projection!(
+    StorageVersionMigration,
+    "storagemigration.k8s.io",
+    "v1beta1",
+    "storageversionmigrations",
+    "StorageVersionMigration",
     cluster
 );
 

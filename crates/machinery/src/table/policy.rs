@@ -29,6 +29,7 @@ pub(super) fn cells(resource: &str, o: &Obj) -> Vec<Value> {
         "apiservices" => api_service(o),
         "flowschemas" => flow_schema(o),
         "prioritylevelconfigurations" => priority_level(o),
+        "storageversionmigrations" => migration(o),
         "deviceclasses" | "resourceclaimtemplates" => vec![o.name(), o.age()],
         "resourceclaims" => vec![o.name(), json!(claim_state(o)), o.age()],
         "resourceslices" => vec![
@@ -105,6 +106,15 @@ fn api_service(o: &Obj) -> Vec<Value> {
         None => "Unknown".to_owned(),
     };
     vec![o.name(), json!(service), json!(available), o.age()]
+}
+
+fn migration(o: &Obj) -> Vec<Value> {
+    let (group, resource) = (o.text("spec.resource.group"), o.text("spec.resource.resource"));
+    let name = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+    let states = ["Running", "Failed", "Succeeded"];
+    let held = o.list("status.conditions").filter(|c| c.text("status") == "True");
+    let state = held.map(|c| c.text("type").to_owned()).filter(|t| states.contains(&&**t)).last();
+    vec![o.name(), json!(name), json!(state.as_deref().unwrap_or("Unknown"))]
 }
 
 fn flow_schema(o: &Obj) -> Vec<Value> {

@@ -53,6 +53,78 @@ fn pods() {
 }
 
 #[test]
+fn storage_version_migrations() {
+    const KIND: (&str, &str) = ("storagemigration.k8s.io", "storageversionmigrations");
+    let of = |group: &str, resource: &str| json!({"metadata": {"name": "m"}, "spec": {"resource": {"group": group, "resource": resource}}});
+    check(KIND.0, KIND.1, of("", "secrets"), &[]);
+    check(KIND.0, KIND.1, of("example.com", "widgets"), &[]);
+    check(
+        KIND.0,
+        KIND.1,
+        of("example.com", ""),
+        &["spec.resource.resource: Required value: resource is required to be set"],
+    );
+    check(
+        KIND.0,
+        KIND.1,
+        of("-", "1a"),
+        &[
+            "spec.resource.resource: Invalid value: \"1a\": a DNS-1035 label must consist of lower case alphanumeric \
+             characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. \
+             'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+            "spec.resource.group: Invalid value: \"-\": a lowercase RFC 1123 subdomain must consist of lower case \
+             alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
+             'example.com', regex used for validation is \
+             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ],
+    );
+    check_update(
+        KIND.0,
+        KIND.1,
+        of("", "secrets"),
+        |m| m["spec"]["resource"]["resource"] = json!("pods"),
+        &["spec: Invalid value: {\"resource\":{\"group\":\"\",\"resource\":\"pods\"}}: field is immutable"],
+    );
+    let status = |version: &str, conditions: &[(&str, &str)]| {
+        let conditions: Vec<Value> = conditions
+            .iter()
+            .map(|(kind, status)| {
+                json!({"type": kind, "status": status, "reason": "R", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+            })
+            .collect();
+        json!({"status": {"resourceVersion": version, "conditions": conditions}})
+    };
+    let at_once = "status.conditions: Invalid value: ";
+    for (old, new, expected) in [
+        (status("", &[]), status("7", &[("Running", "True")]), &[][..]),
+        (status("7", &[("Running", "True")]), status("7", &[("Running", "False"), ("Failed", "True")]), &[]),
+        (
+            status("", &[]),
+            status("07", &[]),
+            &["status.resourceVersion: Invalid value: \"07\": resource version is not well formed: 07"],
+        ),
+        (
+            status("7", &[]),
+            status("8", &[]),
+            &["status.resourceVersion: Invalid value: \"8\": field is immutable"],
+        ),
+        (
+            status("7", &[]),
+            status("", &[]),
+            &["status.resourceVersion: Invalid value: \"\": field is immutable"],
+        ),
+        (status("", &[]), status("", &[("Succeeded", "True"), ("Failed", "True")]), &[at_once]),
+        (status("", &[("Succeeded", "True")]), status("", &[("Succeeded", "False")]), &[at_once]),
+        (status("", &[("Failed", "True")]), status("", &[]), &[at_once]),
+    ] {
+        let errors = for_resource(KIND.0, KIND.1).strategy.validate_status_update(&new, &old);
+        let found = texts(&errors);
+        assert!(found.len() == expected.len(), "{new}: {found:#?}");
+        assert!(found.iter().zip(expected).all(|(f, e)| f.starts_with(e)), "{new}: {found:#?}");
+    }
+}
+
+#[test]
 fn pod_updates() {
     let set = |path: &'static str, value: Value| {
         move |pod: &mut Value| *pod.pointer_mut(path).unwrap() = value.clone()

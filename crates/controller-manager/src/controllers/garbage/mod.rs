@@ -94,6 +94,7 @@ fn follow_all(context: &Context, monitors: &monitor::Monitors) {
     monitors.follow(&informers.certificate_requests);
     monitors.follow(&informers.cluster_roles);
     monitors.follow(&informers.definitions);
+    informers.migrations.iter().for_each(|migrations| monitors.follow(migrations));
 }
 
 impl Collector {

@@ -10,7 +10,6 @@ use http::{Request, header};
 use keelson_client::{Backoff, Informer, Meta, Projected, rest};
 use kube::core::WatchEvent;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::task::AbortHandle;
 
 use super::Queue;
@@ -19,7 +18,6 @@ use crate::context::Context;
 use crate::discovery::Resource;
 use crate::kit::Bare;
 
-const LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const WATCH: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// How long after a definition changed the resources are looked at again: its API comes up within this time.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -53,21 +51,6 @@ impl Drop for Running {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    #[serde(default)]
-    metadata: ListMeta,
-    items: Option<Vec<Bare>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ListMeta {
-    resource_version: String,
-    r#continue: String,
-}
-
 impl Monitors {
     pub fn new(client: &kube::Client, graph: Arc<Mutex<Graph>>, queue: Queue) -> Monitors {
         Monitors {
@@ -90,7 +73,8 @@ impl Monitors {
 
     /// Whether the graph has all objects that there were at the start.
     pub fn all_synced(&self) -> bool {
-        let optional = |plural: &str| plural == "customresourcedefinitions";
+        let optional =
+            |plural: &str| matches!(plural, "customresourcedefinitions" | "storageversionmigrations");
         self.started.load(Ordering::Acquire)
             && self.followed.lock().iter().all(|((_, plural), synced)| optional(plural) || synced())
             && self.running.lock().values().all(|r| r.synced.load(Ordering::Acquire))
@@ -160,11 +144,6 @@ impl Monitors {
     }
 }
 
-/// A continue token as part of a query: it is some form of base64.
-fn escape(token: &str) -> String {
-    token.replace('%', "%25").replace('=', "%3D").replace('+', "%2B").replace('/', "%2F")
-}
-
 /// Follows one resource.
 struct Watch {
     client: kube::Client,
@@ -224,22 +203,12 @@ impl Watch {
         self.graph.lock().remove(uid, &self.queue);
     }
 
-    fn request(&self, query: &str, accept: &str) -> Result<Request<Vec<u8>>, kube::Error> {
-        Request::get(format!("{}?{query}", self.resource.path("", None)))
-            .header(header::ACCEPT, accept)
-            .body(Vec::new())
-            .map_err(kube::Error::HttpError)
-    }
-
     /// Makes the graph agree with a list; returns the list's version.
     async fn list(&mut self) -> Result<Option<String>, kube::Error> {
         let mut seen = HashSet::new();
         let mut next = String::new();
         let version = loop {
-            let page: Page = self
-                .client
-                .request(self.request(&format!("limit=500&continue={}", escape(&next)), LIST)?)
-                .await?;
+            let page = self.resource.page(&self.client, 500, &next).await?;
             for item in page.items.unwrap_or_default() {
                 seen.insert(item.metadata.uid.clone());
                 self.apply(&item.metadata);
@@ -260,7 +229,11 @@ impl Watch {
         let query = format!(
             "watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={version}"
         );
-        let events = self.client.request_events::<Bare>(self.request(&query, WATCH)?).await?;
+        let request = Request::get(format!("{}?{query}", self.resource.path("", None)))
+            .header(header::ACCEPT, WATCH)
+            .body(Vec::new())
+            .map_err(kube::Error::HttpError)?;
+        let events = self.client.request_events::<Bare>(request).await?;
         let mut events = std::pin::pin!(events);
         loop {
             let event = match events.try_next().await {

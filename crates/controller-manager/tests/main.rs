@@ -1,0 +1,3 @@
+//! Controllers against a real API server.
+
+mod storage_migration;
