@@ -230,6 +230,6 @@ mod tests {
         let found: Vec<_> = resources.preferred.iter().map(|r| (&*r.plural, &*r.version)).collect();
         assert_eq!(found, [("a", "v1"), ("b", "v1beta1")]);
         assert!(resources.find("g/v1beta1", "a").is_some() && resources.find("g/v2", "a").is_none());
-        assert_eq!(resources.preferred[0].path("ns", Some("x")), "/apis/g/v1/namespaces/ns/a/x");
+        assert_eq!(resources.preferred[0].path("ns", Some("x:y")), "/apis/g/v1/namespaces/ns/a/x%3Ay");
     }
 }

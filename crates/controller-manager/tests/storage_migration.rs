@@ -171,6 +171,52 @@ async fn objects_move_to_the_storage_version_and_the_old_version_may_go() {
 }
 
 #[tokio::test]
+async fn what_is_stored_as_it_is_to_be_stays_untouched() {
+    let plane = plane().start().await.expect("a server");
+    let admin = admin(&plane).await;
+    let _manager = manage(&plane);
+    let rbac = "rbac.authorization.k8s.io";
+    // Of every kind that the server has objects of by itself; some of their names are no plain path segments.
+    let resources = [
+        ("", "v1", "namespaces"),
+        ("", "v1", "services"),
+        (rbac, "v1", "clusterroles"),
+        (rbac, "v1", "clusterrolebindings"),
+        (rbac, "v1", "roles"),
+        ("apiregistration.k8s.io", "v1", "apiservices"),
+        ("flowcontrol.apiserver.k8s.io", "v1", "flowschemas"),
+        ("flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations"),
+        ("networking.k8s.io", "v1", "ipaddresses"),
+        ("scheduling.k8s.io", "v1", "priorityclasses"),
+    ];
+    let path = |group: &str, version: &str, resource: &str| match group {
+        "" => format!("/api/{version}/{resource}"),
+        _ => format!("/apis/{group}/{version}/{resource}"),
+    };
+    // All that nobody else writes by now.
+    let settled = |path: String| {
+        let admin = &admin;
+        let of_status = path.contains("flowschemas") || path.contains("apiservices");
+        eventually(WAIT, "the server has said how its objects are", move || {
+            let path = path.clone();
+            async move {
+                let mut items = get(admin, &path).await["items"].as_array().cloned().unwrap_or_default();
+                items.retain(|o| o["aggregationRule"].is_null());
+                let said = !of_status || items.iter().all(|o| o["status"]["conditions"].is_array());
+                if said && !items.is_empty() { Ok(items) } else { Err(format!("{path}: {items:?}")) }
+            }
+        })
+    };
+    for (group, version, resource) in resources {
+        let path = path(group, version, resource);
+        let before = settled(path.clone()).await;
+        migrate(&admin, resource, group, resource).await;
+        assert_eq!(ended(&admin, resource).await, SUCCEEDED, "{resource}");
+        assert_eq!(settled(path).await, before, "{resource}");
+    }
+}
+
+#[tokio::test]
 async fn secrets_are_encrypted_with_the_new_key_and_what_cannot_be_migrated_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("encryption.yaml");

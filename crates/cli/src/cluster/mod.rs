@@ -26,7 +26,7 @@ use settings::Settings;
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Raise a cluster on this machine, or bring back what is missing of it
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Stop the cluster and remove what it started; its data stays unless --purge
     Down(DownArgs),
     /// Show the cluster's components

@@ -246,6 +246,7 @@ mod tests {
         let settings = Settings {
             name: "two".into(),
             etcd_endpoints: vec!["https://[::1]:2379".into()],
+            runtime_config: [("storagemigration.k8s.io/v1beta1".into(), true)].into(),
             ..Settings::default()
         };
         settings.store(&layout).unwrap();

@@ -112,9 +112,9 @@ fn migration(o: &Obj) -> Vec<Value> {
     let (group, resource) = (o.text("spec.resource.group"), o.text("spec.resource.resource"));
     let name = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
     let states = ["Running", "Failed", "Succeeded"];
-    let held = o.list("status.conditions").filter(|c| c.text("status") == "True");
-    let state = held.map(|c| c.text("type").to_owned()).filter(|t| states.contains(&&**t)).last();
-    vec![o.name(), json!(name), json!(state.as_deref().unwrap_or("Unknown"))]
+    let mut latest = o.list("status.conditions").rev();
+    let state = latest.find(|c| c.text("status") == "True" && states.contains(&c.text("type")));
+    vec![o.name(), json!(name), json!(state.map_or("Unknown", |c| c.text("type")))]
 }
 
 fn flow_schema(o: &Obj) -> Vec<Value> {

@@ -218,8 +218,34 @@ fn is_final(error: &Error) -> bool {
     error.code().is_some_and(|code| !matches!(code, 429 | 500 | 503 | 504))
 }
 
-/// A resource version as those of one resource compare.
+/// A resource version, as those of one resource compare.
 fn number(version: &str) -> Result<u64, String> {
     let number = version.parse().ok().filter(|n| *n > 0 && !version.starts_with(['0', '+']));
     number.ok_or_else(|| format!("resource version is not well formed: {version}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        for (code, expected) in
+            [(404, true), (403, true), (422, true), (429, false), (500, false), (503, false)]
+        {
+            let status = Status::failure("no", "").with_code(code);
+            let error = Err::<(), _>(kube::Error::Api(Box::new(status))).during(|| "try".to_owned());
+            assert_eq!(is_final(&error.unwrap_err()), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn resource_versions_are_positive_numbers() {
+        assert_eq!(number("10"), Ok(10));
+        for bad in ["", "0", "07", "+7", "-1", "7a"] {
+            assert_eq!(number(bad), Err(format!("resource version is not well formed: {bad}")));
+        }
+    }
 }
