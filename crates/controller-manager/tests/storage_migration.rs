@@ -121,24 +121,38 @@ async fn served(client: &Client, before: &str) -> String {
     .await
 }
 
-#[tokio::test]
-async fn objects_move_to_the_storage_version_and_the_old_version_may_go() {
-    let mut plane = plane().start().await.expect("a server");
-    let admin = admin(&plane).await;
-    let _manager = manage(&plane);
-    create(&admin, DEFINITIONS, definition()).await;
-    let hash = served(&admin, "").await;
+/// Three widgets that are stored in v1, though v2 is the storage version by now.
+async fn old_widgets(admin: &Client) {
+    create(admin, DEFINITIONS, definition()).await;
+    let hash = served(admin, "").await;
     for i in 0..3 {
         let widget = json!({"apiVersion": "example.com/v2", "kind": "Widget",
             "metadata": {"name": format!("w{i}")}, "size": i});
-        create(&admin, WIDGETS, widget).await;
+        create(admin, WIDGETS, widget).await;
     }
     let switch = json!([
         {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
         {"op": "replace", "path": "/spec/versions/1/storage", "value": true},
     ]);
-    change(&admin, switch).await.expect("the definition changes");
-    served(&admin, &hash).await;
+    change(admin, switch).await.expect("the definition changes");
+    served(admin, &hash).await;
+}
+
+/// What a definition says of migrations, and the versions in which it has objects.
+async fn stored_versions(admin: &Client) -> (Value, Value) {
+    let definition = get(admin, &format!("{DEFINITIONS}/widgets.example.com")).await;
+    let conditions = definition["status"]["conditions"].as_array().expect("conditions");
+    let migrating = conditions.iter().find(|c| c["type"] == "StorageMigrating").expect("the condition");
+    assert_eq!(migrating["status"], "False");
+    (migrating["message"].clone(), definition["status"]["storedVersions"].clone())
+}
+
+#[tokio::test]
+async fn objects_move_to_the_storage_version_and_the_old_version_may_go() {
+    let mut plane = plane().start().await.expect("a server");
+    let admin = admin(&plane).await;
+    let _manager = manage(&plane);
+    old_widgets(&admin).await;
     let without_v1 = json!([{"op": "remove", "path": "/spec/versions/0"}]);
     change(&admin, without_v1.clone()).await.expect_err("objects are stored in v1");
 
@@ -147,14 +161,8 @@ async fn objects_move_to_the_storage_version_and_the_old_version_may_go() {
     assert_eq!(ended(&admin, "first").await, SUCCEEDED);
     assert_eq!(ended(&admin, "second").await, SUCCEEDED);
     let migrated = get(&admin, WIDGETS).await;
-    let definition = get(&admin, &format!("{DEFINITIONS}/widgets.example.com")).await;
-    assert_eq!(definition["status"]["storedVersions"], json!(["v2"]));
-    let conditions = definition["status"]["conditions"].as_array().expect("conditions");
-    let migrating = conditions.iter().find(|c| c["type"] == "StorageMigrating").expect("the condition");
-    assert_eq!(
-        (&migrating["status"], &migrating["message"]),
-        (&json!("False"), &json!("The migration has succeeded and the stored versions have been updated"))
-    );
+    let done = "The migration has succeeded and the stored versions have been updated";
+    assert_eq!(stored_versions(&admin).await, (json!(done), json!(["v2"])));
     // There was nothing left to do for another.
     migrate(&admin, "third", "example.com", "widgets").await;
     assert_eq!(ended(&admin, "third").await, SUCCEEDED);
@@ -168,6 +176,34 @@ async fn objects_move_to_the_storage_version_and_the_old_version_may_go() {
         assert_eq!((&object["apiVersion"], &object["size"]), (&json!("example.com/v2"), &json!(i)));
         assert_eq!(object["metadata"]["generation"], 1);
     }
+}
+
+#[tokio::test]
+async fn a_refused_object_fails_the_migration_and_its_version_stays_known() {
+    let plane = plane().start().await.expect("a server");
+    let admin = admin(&plane).await;
+    let _manager = manage(&plane);
+    old_widgets(&admin).await;
+    let group = "admissionregistration.k8s.io/v1";
+    let policy = json!({"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "keep"},
+        "spec": {"validations": [{"expression": "object.size != 1", "message": "one stays"}],
+            "matchConstraints": {"resourceRules": [{"apiGroups": ["example.com"], "apiVersions": ["*"],
+                "resources": ["widgets"], "operations": ["UPDATE"]}]}}});
+    let binding = json!({"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "keep"},
+        "spec": {"policyName": "keep", "validationActions": ["Deny"]}});
+    create(&admin, &format!("/apis/{group}/validatingadmissionpolicies"), policy).await;
+    create(&admin, &format!("/apis/{group}/validatingadmissionpolicybindings"), binding).await;
+    eventually(WAIT, "the policy counts", || async {
+        let patched: Result<Value, _> =
+            rest::patch(&admin, &format!("{WIDGETS}/w1?dryRun=All"), patch::MERGE, &json!({})).await;
+        if patched.is_err() { Ok(()) } else { Err("allowed") }
+    })
+    .await;
+    migrate(&admin, "m", "example.com", "widgets").await;
+    let said = ended(&admin, "m").await;
+    let failed = "Failed True StorageVersionMigrationFailed: migration encountered unhandled error: ";
+    assert!(said[1].starts_with(failed) && said[1].ends_with("one stays"), "{said:?}");
+    assert_eq!(stored_versions(&admin).await, (json!("The migration has failed"), json!(["v1", "v2"])));
 }
 
 #[tokio::test]
