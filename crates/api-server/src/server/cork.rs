@@ -1,55 +1,49 @@
 //! Few system calls for many small writes.
 //!
 //! HTTP/2 flushes after every frame, so that each watcher of a connection would cost a call to the kernel per event, and
-//! a list one per 16 KiB. A corked stream collects what is written while its connection is polled; [`Handle::drive`]
-//! sends it when that poll is over. Nothing waits longer than that.
+//! a list one per 16 KiB. A corked stream leaves what is written while its connection is polled with TLS, as encrypted
+//! records; [`Handle::drive`] sends them in one call when that poll is over. Nothing waits longer than that.
 //!
 //! A poll sends no more than a turn's worth: who takes many long lists on one connection must not keep those waiting that
 //! share the thread.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
 
 /// More is not collected before some of it is sent.
 const LIMIT: usize = 64 << 10;
-/// What is collected at most: one more TLS record.
-const FULL: usize = LIMIT + (17 << 10);
-/// What is sent in one poll: some tenths of a millisecond's work.
+/// After this much a poll sends no more: some tenths of a millisecond's work.
 const TURN: usize = 256 << 10;
-/// An answer of one object mostly needs no more.
-const SMALL: usize = 4 << 10;
 
-/// A stream that collects what is written once [`Handle::cork`] was called, and passes everything through before.
+/// A TLS stream that collects what is written once [`Handle::cork`] was called, and passes everything through before.
 pub struct Cork<S>(Arc<Mutex<State<S>>>);
 
 /// Sends what a [`Cork`] collected.
 pub struct Handle<S>(Arc<Mutex<State<S>>>);
 
 struct State<S> {
-    stream: S,
+    tls: TlsStream<S>,
     corked: bool,
-    collected: Vec<u8>,
-    /// How much of it is sent.
-    sent: usize,
     /// What may still be sent in this poll.
     left: usize,
 }
 
-impl<S: AsyncWrite + Unpin> Cork<S> {
-    pub fn new(stream: S) -> (Self, Handle<S>) {
-        let state = State { stream, corked: false, collected: Vec::new(), sent: 0, left: TURN };
-        let state = Arc::new(Mutex::new(state));
+impl<S: AsyncRead + AsyncWrite + Unpin> Cork<S> {
+    pub fn new(mut tls: TlsStream<S>) -> (Self, Handle<S>) {
+        tls.get_mut().1.set_buffer_limit(Some(LIMIT));
+        let state = Arc::new(Mutex::new(State { tls, corked: false, left: TURN }));
         (Self(state.clone()), Handle(state))
     }
 }
 
-impl<S: AsyncWrite + Unpin> Handle<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Handle<S> {
     /// From here on the stream's writer must be polled through [`Handle::drive`].
     pub fn cork(&self) {
         self.0.lock().corked = true;
@@ -71,54 +65,75 @@ impl<S: AsyncWrite + Unpin> Handle<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> State<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> State<S> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.collected.len() {
+        let (stream, session) = self.tls.get_mut();
+        while session.wants_write() {
             if self.left == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let end = self.collected.len().min(self.sent + self.left);
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.collected[self.sent..end]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            match session.write_tls(&mut Sender { stream: &mut *stream, cx: &mut *cx }) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.left = self.left.saturating_sub(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            self.sent += written;
-            self.left -= written;
         }
-        // An idle connection holds no memory for this.
-        (self.collected, self.sent) = (Vec::new(), 0);
         Poll::Ready(Ok(()))
     }
 
     /// At the end of each poll of the connection.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.corked {
+            return Poll::Ready(Ok(()));
+        }
         let sent = self.poll_send(cx);
         self.left = TURN;
         sent
     }
 
     fn poll_collect(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if self.collected.len() >= LIMIT {
-            ready!(self.poll_send(cx))?;
+        let empty = parts.iter().all(|part| part.is_empty());
+        loop {
+            match self.tls.get_mut().1.writer().write_vectored(parts)? {
+                0 if !empty => ready!(self.poll_send(cx))?,
+                written => return Poll::Ready(Ok(written)),
+            }
         }
-        let length = parts.iter().map(|part| part.len()).sum();
-        if self.collected.capacity() - self.collected.len() < length {
-            let size = if self.collected.len() + length <= SMALL { SMALL } else { FULL.max(length) };
-            self.collected.reserve_exact(size - self.collected.len());
-        }
-        parts.iter().for_each(|part| self.collected.extend_from_slice(part));
-        Poll::Ready(Ok(length))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Cork<S> {
+/// The stream beneath TLS, as that writes to it.
+struct Sender<'a, 'b, S> {
+    stream: &'a mut S,
+    cx: &'a mut Context<'b>,
+}
+
+impl<S: AsyncWrite + Unpin> Write for Sender<'_, '_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match Pin::new(&mut *self.stream).poll_write_vectored(self.cx, parts) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Cork<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().stream).poll_read(cx, into)
+        Pin::new(&mut self.0.lock().tls).poll_read(cx, into)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Cork<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
@@ -131,7 +146,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
         let mut state = self.0.lock();
         match state.corked {
             true => state.poll_collect(cx, parts),
-            false => Pin::new(&mut state.stream).poll_write_vectored(cx, parts),
+            false => Pin::new(&mut state.tls).poll_write_vectored(cx, parts),
         }
     }
 
@@ -144,81 +159,109 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
         match state.corked {
             // The poll that is under way may write more.
             true => Poll::Ready(Ok(())),
-            false => Pin::new(&mut state.stream).poll_flush(cx),
+            false => Pin::new(&mut state.tls).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
         ready!(state.poll_send(cx))?;
-        Pin::new(&mut state.stream).poll_shutdown(cx)
+        Pin::new(&mut state.tls).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::sync::Arc;
 
-    use super::{Cork, LIMIT, TURN};
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio_rustls::client::TlsStream;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-    #[tokio::test]
-    async fn what_is_written_arrives_once_and_in_order() {
-        let (near, mut far) = duplex(1000);
-        let (mut cork, handle) = Cork::new(near);
-        cork.write_all(b"passed through,").await.unwrap();
-        handle.cork();
-        let long = vec![b'x'; 3 * LIMIT];
-        let writing = async {
-            for part in [b"one,".as_slice(), b"two,", &long, b"end"] {
-                cork.write_all(part).await.unwrap();
-                cork.flush().await.unwrap();
-            }
-            drop(cork);
-        };
-        let reading = async {
-            let mut all = Vec::new();
-            far.read_to_end(&mut all).await.unwrap();
-            all
-        };
-        let writing = async {
-            handle.drive(writing).await;
-            drop(handle);
-        };
-        let ((), all) = tokio::join!(writing, reading);
-        let want = [b"passed through,one,two,".as_slice(), &long, b"end"].concat();
-        assert!(all == want, "{} bytes of {}", all.len(), want.len());
+    use super::{Cork, Handle, LIMIT, TURN};
+
+    /// A corked stream to a client, over a wire that takes so much.
+    async fn corked(room: usize) -> (Cork<DuplexStream>, Handle<DuplexStream>, TlsStream<DuplexStream>) {
+        let identity = rcgen::generate_simple_self_signed(["server".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
+        let certificate = identity.cert.der().clone();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let server = rustls::ServerConfig::builder().with_no_client_auth();
+        let server = server.with_single_cert(vec![certificate], key).unwrap();
+        let client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let (near, far) = duplex(room);
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let connector = TlsConnector::from(Arc::new(client));
+        let name = ServerName::try_from("server").unwrap();
+        let (near, far) = tokio::join!(acceptor.accept(near), connector.connect(name, far));
+        let (cork, handle) = Cork::new(near.unwrap());
+        (cork, handle, far.unwrap())
+    }
+
+    /// Whether there is something to read.
+    async fn has_more(from: &mut (impl AsyncRead + Unpin)) -> bool {
+        futures::poll!(std::pin::pin!(from.read_u8())).is_ready()
     }
 
     #[tokio::test]
-    async fn a_poll_sends_no_more_than_its_share() {
-        let (near, mut far) = duplex(10 * TURN);
-        let (mut cork, handle) = Cork::new(near);
+    async fn what_is_written_arrives_once_and_in_order() {
+        let (mut cork, handle, mut far) = corked(1000).await;
+        let long = vec![b'x'; 3 * LIMIT];
+        let writing = async {
+            cork.write_all(b"passed through,").await.unwrap();
+            handle.cork();
+            let parts = async {
+                for part in [b"one,".as_slice(), b"two,", &long, b"end"] {
+                    cork.write_all(part).await.unwrap();
+                    cork.flush().await.unwrap();
+                }
+                cork.shutdown().await.unwrap();
+                drop(cork);
+            };
+            handle.drive(parts).await;
+            drop(handle);
+        };
+        let mut all = Vec::new();
+        let ((), read) = tokio::join!(writing, far.read_to_end(&mut all));
+        let want = [b"passed through,one,two,".as_slice(), &long, b"end"].concat();
+        assert!(all == want, "{:?}: {} bytes of {}", read, all.len(), want.len());
+    }
+
+    #[tokio::test]
+    async fn a_poll_sends_about_its_share() {
+        let (mut cork, handle, mut far) = corked(10 * TURN).await;
         handle.cork();
         let connection = async {
             cork.write_all(&vec![b'x'; 3 * TURN]).await.unwrap();
             std::future::pending::<()>().await;
         };
         let mut driven = std::pin::pin!(handle.drive(connection));
-        let mut into = vec![0; 10 * TURN];
-        for _ in 0..3 {
+        for _ in 0..2 {
             assert!(futures::poll!(driven.as_mut()).is_pending());
-            assert_eq!(far.read(&mut into).await.unwrap(), TURN);
+            let mut into = vec![0; TURN - LIMIT];
+            far.read_exact(&mut into).await.unwrap();
+            let mut more = 0;
+            while has_more(&mut far).await {
+                more += 1;
+            }
+            assert!(more <= 2 * LIMIT, "{more} bytes more");
         }
     }
 
     #[tokio::test]
     async fn a_poll_that_is_not_over_sends_nothing() {
-        let (near, mut far) = duplex(1000);
-        let (mut cork, handle) = Cork::new(near);
+        let (mut cork, handle, mut far) = corked(1000).await;
         handle.cork();
         let connection = async {
             cork.write_all(b"first,").await.unwrap();
             cork.write_all(b"second").await.unwrap();
-            let nothing = futures::poll!(std::pin::pin!(far.read_u8()));
-            assert!(nothing.is_pending());
+            assert!(!has_more(&mut far).await);
             tokio::task::yield_now().await;
             let mut both = [0; 12];
-            assert_eq!(far.read(&mut both).await.unwrap(), 12);
+            far.read_exact(&mut both).await.unwrap();
+            assert_eq!(&both, b"first,second");
         };
         handle.drive(connection).await;
     }

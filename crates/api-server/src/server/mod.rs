@@ -145,7 +145,6 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-        let (stream, cork) = Cork::new(stream);
         let tls = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => {
@@ -182,11 +181,13 @@ impl Connection {
                 Ok::<_, std::convert::Infallible>(handler::handle(app, peer, refused, request).await)
             })
         });
+        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        let (stream, cork) = Cork::new(tls);
         // What HTTP/1.1 upgrades leaves this task, and its writes are few.
-        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+        if is_http2 {
             cork.cork();
         }
-        let served = self.http.serve_connection_with_upgrades(TokioIo::new(tls), service);
+        let served = self.http.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let ended = cork.drive(async {
             let mut served = std::pin::pin!(served);
             tokio::select! {

@@ -13,15 +13,20 @@ use serde_json::{Map, Value};
 
 static NULL: Value = Value::Null;
 
-/// A field path, shared between a parent and its children and only printed when an error needs it.
+/// A field path, only printed when an error needs it. Most are of scalars that are fine: what is shared with paths below
+/// is only made for what has something below.
 #[derive(Clone, Default)]
-pub struct Path<'a>(Option<Rc<Step<'a>>>);
+pub struct Path<'a> {
+    shared: Option<Rc<Step<'a>>>,
+    last: Option<Segment<'a>>,
+}
 
 struct Step<'a> {
-    parent: Path<'a>,
+    parent: Option<Rc<Step<'a>>>,
     segment: Segment<'a>,
 }
 
+#[derive(Clone, Copy)]
 enum Segment<'a> {
     Field(&'a str),
     Index(usize),
@@ -34,7 +39,22 @@ impl<'a> Path<'a> {
     }
 
     fn push(&self, segment: Segment<'a>) -> Self {
-        Self(Some(Rc::new(Step { parent: self.clone(), segment })))
+        Self { shared: self.to_shared(), last: Some(segment) }
+    }
+
+    fn to_shared(&self) -> Option<Rc<Step<'a>>> {
+        match self.last {
+            Some(segment) => Some(Rc::new(Step { parent: self.shared.clone(), segment })),
+            None => self.shared.clone(),
+        }
+    }
+
+    /// The path of this value.
+    fn of_value(self, value: &Value) -> Self {
+        match value {
+            Value::Object(_) | Value::Array(_) => Self { shared: self.to_shared(), last: None },
+            _ => self,
+        }
     }
 
     pub fn field(&self, name: &'a str) -> Self {
@@ -50,19 +70,35 @@ impl<'a> Path<'a> {
     }
 
     pub fn is_root(&self) -> bool {
-        self.0.is_none()
+        self.shared.is_none() && self.last.is_none()
     }
 }
 
 impl Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(step) = &self.0 else { return Ok(()) };
-        step.parent.fmt(f)?;
-        match step.segment {
-            Segment::Field(name) if step.parent.is_root() => f.write_str(name),
-            Segment::Field(name) => write!(f, ".{name}"),
-            Segment::Index(index) => write!(f, "[{index}]"),
-            Segment::Key(key) => write!(f, "[{key}]"),
+        let Some(last) = &self.last else {
+            return self.shared.as_ref().map_or(Ok(()), |step| step.fmt(f));
+        };
+        last.fmt_after(self.shared.as_deref(), f)
+    }
+}
+
+impl Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.segment.fmt_after(self.parent.as_deref(), f)
+    }
+}
+
+impl Segment<'_> {
+    fn fmt_after(&self, parent: Option<&Step<'_>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = parent {
+            parent.fmt(f)?;
+        }
+        match self {
+            Self::Field(name) if parent.is_none() => f.write_str(name),
+            Self::Field(name) => write!(f, ".{name}"),
+            Self::Index(index) => write!(f, "[{index}]"),
+            Self::Key(key) => write!(f, "[{key}]"),
         }
     }
 }
@@ -86,7 +122,11 @@ impl<'a> At<'a> {
 
     /// A member; null when absent.
     pub fn f(&self, name: &'a str) -> Self {
-        Self { value: self.value.get(name).unwrap_or(&NULL), path: self.path.field(name) }
+        Self::of(self.value.get(name).unwrap_or(&NULL), self.path.field(name))
+    }
+
+    fn of(value: &'a Value, path: Path<'a>) -> Self {
+        Self { value, path: path.of_value(value) }
     }
 
     /// A member of a member.
@@ -98,19 +138,19 @@ impl<'a> At<'a> {
     pub fn get(&self, name: &'a str) -> Option<Self> {
         match self.value.get(name) {
             None | Some(Value::Null) => None,
-            Some(value) => Some(Self { value, path: self.path.field(name) }),
+            Some(value) => Some(Self::of(value, self.path.field(name))),
         }
     }
 
     pub fn at(&self, index: usize) -> Self {
-        Self { value: self.value.get(index).unwrap_or(&NULL), path: self.path.index(index) }
+        Self::of(self.value.get(index).unwrap_or(&NULL), self.path.index(index))
     }
 
     /// The elements of a list.
     pub fn each(&self) -> impl Iterator<Item = At<'a>> + use<'a> {
         let path = self.path.clone();
         let items = self.value.as_array().map_or(&[][..], Vec::as_slice);
-        items.iter().enumerate().map(move |(i, value)| At { value, path: path.index(i) })
+        items.iter().enumerate().map(move |(i, value)| At::of(value, path.index(i)))
     }
 
     /// The entries of a map, each under its key.
@@ -120,7 +160,7 @@ impl<'a> At<'a> {
             .as_object()
             .into_iter()
             .flatten()
-            .map(move |(key, value)| (key.as_str(), At { value, path: path.key(key) }))
+            .map(move |(key, value)| (key.as_str(), At::of(value, path.key(key))))
     }
 
     pub fn map(&self) -> Option<&'a Map<String, Value>> {
