@@ -23,7 +23,9 @@ down: ## stop and remove what `make up` started, and nothing else
 	@if [ -x $(CTL) ]; then $(CTL) cluster down --root $(ROOT); else echo "nothing was built here, so nothing runs"; fi
 
 build: guest ## release binaries
-	@$(CARGO) build --release --locked --bins
+	@$(CARGO) build --release --locked --workspace --bins --exclude keelson-api-server
+	@$(CARGO) build --profile server --locked --workspace --bin keelson-api-server
+	@ln -f target/server/keelson-api-server $(BIN)/keelson-api-server
 
 guest: ## what runs inside containers: static, so that an image needs no base
 	@hack/build-guest.sh release
