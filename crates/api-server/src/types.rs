@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use keelson_api_types::{Gvk, Gvr, StatusError};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -52,7 +54,16 @@ impl UserInfo {
 #[derive(Debug, Clone)]
 pub struct PeerCert {
     /// DER, leaf first.
-    pub chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    pub chain: Vec<CertificateDer<'static>>,
+    /// SHA-256 of the leaf, once for all requests of the connection.
+    pub fingerprint: Vec<u8>,
+}
+
+impl PeerCert {
+    pub fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+        let leaf = chain.first().map_or(&[][..], AsRef::as_ref);
+        Self { fingerprint: digest(&SHA256, leaf).as_ref().to_vec(), chain }
+    }
 }
 
 /// What the connection says about its other end; in every request's extensions.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -76,13 +75,13 @@ impl Certificates {
     pub fn identify(&self, peer: &PeerCert) -> Result<Origin, AuthnError> {
         let invalid = |why: String| AuthnError::Invalid(why);
         let leaf = peer.chain.first().ok_or_else(|| invalid("an empty certificate chain".into()))?;
-        let fingerprint = digest(&SHA256, leaf).as_ref().to_vec();
+        let fingerprint = &peer.fingerprint;
         let now = UnixTime::now();
         let reloaded = self.client.refresh() | self.front_proxy.as_ref().is_some_and(Authority::refresh);
         if reloaded {
             self.known.lock().clear();
         }
-        if let Some((origin, ends)) = self.known.lock().get(&fingerprint)
+        if let Some((origin, ends)) = self.known.lock().get(fingerprint)
             && now.as_secs() as i64 <= *ends
         {
             return Ok(origin.clone());
@@ -98,13 +97,13 @@ impl Certificates {
             Origin::FrontProxy
         } else {
             by_client_ca.map_err(|e| invalid(format!("x509: {e}")))?;
-            Origin::Client(user(&parsed, &fingerprint)?)
+            Origin::Client(user(&parsed, fingerprint)?)
         };
         let mut known = self.known.lock();
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(fingerprint, (origin.clone(), parsed.validity().not_after.timestamp()));
+        known.insert(fingerprint.clone(), (origin.clone(), parsed.validity().not_after.timestamp()));
         Ok(origin)
     }
 }
@@ -227,7 +226,7 @@ mod tests {
             })
             .expect("a certificate");
         let der = pem::parse(issued.cert_pem).expect("PEM").into_contents();
-        PeerCert { chain: vec![der.into()] }
+        PeerCert::new(vec![der.into()])
     }
 
     #[test]
@@ -253,7 +252,7 @@ mod tests {
         assert!(certificates.identify(&peer(&proxy, "jane", &["system:masters"])).is_err());
         assert!(matches!(certificates.identify(&peer(&ours, FRONT_PROXY_NAME, &[])), Ok(Origin::Client(_))));
         assert!(certificates.identify(&peer(&other, "jane", &[])).is_err());
-        assert!(certificates.identify(&PeerCert { chain: vec![vec![1, 2, 3].into()] }).is_err());
-        assert!(certificates.identify(&PeerCert { chain: Vec::new() }).is_err());
+        assert!(certificates.identify(&PeerCert::new(vec![vec![1, 2, 3].into()])).is_err());
+        assert!(certificates.identify(&PeerCert::new(Vec::new())).is_err());
     }
 }

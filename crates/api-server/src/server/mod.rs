@@ -160,7 +160,7 @@ impl Connection {
             Some(chain) => match self.verifier.verify(&chain) {
                 Ok(()) => {
                     let chain = chain.into_iter().map(|c| c.into_owned()).collect();
-                    (Some(Arc::new(PeerCert { chain })), false)
+                    (Some(Arc::new(PeerCert::new(chain))), false)
                 }
                 Err(error) => {
                     tracing::info!(peer = %self.address, %error, "refused a client certificate");
