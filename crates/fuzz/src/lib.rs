@@ -9,6 +9,7 @@ mod patches;
 mod schemas;
 mod texts;
 mod urls;
+mod websocket;
 mod wire;
 
 use serde_json::Value;
@@ -32,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cel", expressions::evaluate),
     ("schema", schemas::schema),
     ("spdy", wire::spdy),
+    ("websocket", websocket::websocket),
     ("url", urls::url),
 ];
 

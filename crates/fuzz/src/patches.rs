@@ -1,7 +1,8 @@
 //! Patches: a line with the object, then the patch.
 
-use keelson_machinery::apply::{FieldSet, Manager, apply as merge_applied};
+use keelson_machinery::apply::{FieldSet, Manager, apply as merge_applied, owner_of_new, track_update};
 use keelson_machinery::patch;
+use serde_json::Value;
 
 use crate::{deployment, size, two};
 
@@ -35,10 +36,21 @@ pub(crate) fn apply(data: &[u8]) {
         versions: None,
         now: "2026-01-02T03:04:05Z",
     };
+    is_owned_alike(applied.clone(), &manager);
     let live = live.is_object().then_some(&live);
     let Ok(once) = merge_applied(deployment(), live, &applied, &manager, true) else { return };
     let twice = merge_applied(deployment(), Some(&once), &applied, &manager, false);
     assert_eq!(twice.as_ref().ok(), Some(&once), "applying again changes nothing: {twice:?}");
+}
+
+/// A create takes a shorter way to who owns what.
+fn is_owned_alike(mut object: Value, manager: &Manager) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    metadata.remove("managedFields");
+    let short = owner_of_new(deployment(), &object, manager);
+    track_update(deployment(), None, &mut object, manager).expect("one version");
+    let long = object["metadata"].get("managedFields").map(Value::to_string);
+    assert_eq!(String::from_utf8_lossy(&short), long.unwrap_or_default());
 }
 
 pub(crate) fn managed_fields(data: &[u8]) {

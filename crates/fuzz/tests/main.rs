@@ -1,9 +1,11 @@
 //! The corpus, and some hundreds of mutations of it by a fixed seed. `KEELSON_FUZZ_MUTATIONS` and `KEELSON_FUZZ_SEED`
 //! make it more, and others.
 
+use std::cell::Cell;
 use std::fs;
-use std::panic::catch_unwind;
+use std::panic::{catch_unwind, set_hook, take_hook};
 use std::path::Path;
+use std::sync::Once;
 
 use keelson_fuzz::{TARGETS, Target};
 use rand::rngs::StdRng;
@@ -20,8 +22,24 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
+thread_local! {
+    /// Of tasks too, where it goes no further.
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let told = take_hook();
+        set_hook(Box::new(move |info| {
+            PANICKED.set(true);
+            told(info);
+        }));
+    });
+}
+
 fn check(name: &str, target: Target, data: &[u8]) {
-    if catch_unwind(|| target(data)).is_err() {
+    if catch_unwind(|| target(data)).is_err() || PANICKED.get() {
         panic!("{name}, with {}", data.escape_ascii());
     }
 }
@@ -55,6 +73,7 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 fn run(name: &str) {
+    watch_panics();
     let target = TARGETS.iter().find(|(other, _)| *other == name).unwrap().1;
     let corpus = corpus(name);
     assert!(!corpus.is_empty(), "no corpus for {name}");
@@ -95,5 +114,6 @@ targets! {
     cel "cel"
     schema "schema"
     spdy "spdy"
+    websocket "websocket"
     url "url"
 }
