@@ -30,6 +30,9 @@ const SPDY: &[&str] = &["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8
 /// How long a SPDY client may take to open its streams.
 const STREAMS_WITHIN: Duration = Duration::from_secs(30);
 
+/// What may begin a terminal's size and go on for long is none.
+const LONGEST_SIZE: usize = 1 << 10;
+
 mod channel {
     pub const STDIN: u8 = 0;
     pub const STDOUT: u8 = 1;
@@ -215,6 +218,9 @@ fn resizes(mut read: impl AsyncRead + Send + Unpin + 'static) -> mpsc::Receiver<
                 }
             }
             pending.drain(..used);
+            if pending.len() > LONGEST_SIZE {
+                pending.clear();
+            }
             for size in found {
                 if sizes.send(size).await.is_err() {
                     return;
@@ -282,5 +288,20 @@ pub mod status {
             "details": { "causes": [{ "message": message }] },
             "code": 500,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_begins_like_a_size_and_does_not_end_is_let_go() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut sizes = resizes(server);
+        let endless = [br#"{"Width":"#.as_slice(), &[b' '; LONGEST_SIZE * 3 / 2]].concat();
+        client.write_all(&endless).await.expect("heard");
+        client.write_all(br#"{"Width":80,"Height":24}"#).await.expect("heard");
+        assert_eq!(sizes.recv().await, Some(TerminalSize { width: 80, height: 24 }));
     }
 }

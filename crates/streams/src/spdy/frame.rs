@@ -12,8 +12,8 @@ pub type Headers = BTreeMap<String, String>;
 
 const VERSION: u16 = 3;
 const FIN: u8 = 1;
-/// Far above any header block that these streams carry.
-const MAX_HEADER_BLOCK: usize = 1 << 20;
+/// Far above any header block that these streams carry, and no burden while a stream waits for its pair.
+const MAX_HEADER_BLOCK: usize = 16 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
