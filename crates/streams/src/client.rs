@@ -167,10 +167,10 @@ pub async fn bridge(session: Session, url: &str, options: Options) {
     drop(connection);
     if let Some(text) = outcome {
         let status: Value = serde_json::from_slice(&text).unwrap_or_else(|_| {
-            if text.is_empty() {
-                status::success()
-            } else {
-                status::internal(&String::from_utf8_lossy(&text))
+            match text.is_empty() {
+                // Success is told like any other outcome.
+                true => status::internal("the runtime broke the stream off"),
+                false => status::internal(&String::from_utf8_lossy(&text)),
             }
         });
         control.finish(&status).await;

@@ -3,8 +3,8 @@ use http::Response;
 use http_body_util::Empty;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use keelson_streams::remote::{self, Options, TerminalSize};
-use keelson_streams::{client, remote::status};
+use keelson_streams::remote::{self, Options, TerminalSize, status};
+use keelson_streams::{Error, client, spdy};
 use std::convert::Infallible;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -109,9 +109,8 @@ async fn base64_channels_are_served_to_browsers() {
     assert!(texts.contains(&"2dG8gZXJy".to_owned()), "{texts:?}");
 }
 
-#[tokio::test]
-async fn a_bridge_carries_a_session_to_another_server() {
-    let runtime = serve(ALL).await;
+/// A server whose command is that of another.
+async fn bridge(runtime: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("bound").to_string();
     tokio::spawn(async move {
@@ -131,6 +130,12 @@ async fn a_bridge_carries_a_session_to_another_server() {
             .with_upgrades()
             .await;
     });
+    address
+}
+
+#[tokio::test]
+async fn a_bridge_carries_a_session_to_another_server() {
+    let address = bridge(serve(ALL).await).await;
     let mut socket = websocket(&address, "v5.channel.k8s.io").await;
     socket.send(Message::Binary(b"\x00through".to_vec().into())).await.expect("stdin");
     socket.send(Message::Binary(b"\xff\x00".to_vec().into())).await.expect("half-close");
@@ -145,6 +150,48 @@ async fn a_bridge_carries_a_session_to_another_server() {
     }
     assert_eq!(out, b"THROUGH");
     assert!(String::from_utf8_lossy(&end).contains("\"3\""));
+}
+
+/// Switches protocols and hangs up at the first frame.
+async fn serve_nothing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("bound").to_string();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.expect("accepts");
+        let mut heard = [0; 4096];
+        let _ = tcp.read(&mut heard).await.expect("a request");
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n";
+        tcp.write_all(answer.as_bytes()).await.expect("writes");
+        let _ = tcp.read(&mut heard).await.expect("a frame");
+    });
+    address
+}
+
+#[tokio::test]
+async fn streams_end_with_their_connection() {
+    let (connection, _) =
+        client::connect(&format!("http://{}/exec", serve_nothing().await), "v4.channel.k8s.io")
+            .await
+            .expect("upgrades");
+    let mut stream = connection.open(spdy::Headers::new()).await.expect("opens");
+    let mut nothing = Vec::new();
+    stream.read_to_end(&mut nothing).await.expect("ends");
+    assert_eq!(nothing, b"");
+    let refused = connection.open(spdy::Headers::new()).await;
+    assert!(matches!(refused, Err(Error::Io { operation: "open", .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_runtime_that_breaks_off_is_no_success() {
+    let mut socket = websocket(&bridge(serve_nothing().await).await, "v5.channel.k8s.io").await;
+    let mut end = Vec::new();
+    while let Some(Ok(Message::Binary(data))) = socket.next().await {
+        if data[0] == 3 {
+            end.extend_from_slice(&data[1..]);
+        }
+    }
+    let end: serde_json::Value = serde_json::from_slice(&end).expect("a Status");
+    assert_eq!(end["reason"], "InternalError");
 }
 
 #[tokio::test]

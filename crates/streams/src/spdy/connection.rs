@@ -2,9 +2,10 @@
 //! direction, and whoever fills one waits.
 
 use super::frame::{Decoder, Encoder, Frame, Headers};
-use crate::{BUFFER, Io, Result};
+use crate::{BUFFER, Error, Io, Result};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
+use std::io::ErrorKind::BrokenPipe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,7 +43,10 @@ impl Stream {
 /// Streams that the other side opens, until the connection ends.
 pub type Incoming = mpsc::Receiver<Stream>;
 
-type Inlets = Arc<Mutex<HashMap<u32, Arc<tokio::sync::Mutex<Option<WriteHalf<DuplexStream>>>>>>>;
+type Inlet = Arc<tokio::sync::Mutex<Option<WriteHalf<DuplexStream>>>>;
+
+/// None once nothing comes in any more.
+type Inlets = Arc<Mutex<Option<HashMap<u32, Inlet>>>>;
 
 /// Opens streams and closes the connection. Dropping it aborts whatever is under way.
 pub struct Connection {
@@ -65,16 +69,21 @@ impl Connection {
         let (read, write) = tokio::io::split(io);
         let (frames, queue) = mpsc::channel(16);
         let (accept, incoming) = mpsc::channel(16);
-        let shared = Shared { frames, inlets: Inlets::default(), pumps: Arc::default() };
+        let inlets = Arc::new(Mutex::new(Some(HashMap::new())));
+        let shared = Shared { frames, inlets, pumps: Arc::default() };
         let writer = tokio::spawn(write_frames(write, queue, Encoder::new()?));
         let reader = tokio::spawn(read_frames(read, shared.clone(), accept, role)).abort_handle();
         let next = AtomicU32::new(if role == Role::Client { 1 } else { 2 });
         Ok((Self { shared, next, reader, writer: Some(writer) }, incoming))
     }
 
+    /// # Errors
+    /// The connection is at its end.
     pub async fn open(&self, headers: Headers) -> Result<Stream> {
         let id = self.next.fetch_add(2, Ordering::Relaxed);
-        let (stream, outlet) = self.shared.register(id, Headers::new());
+        let ended =
+            || Error::Io { operation: "open", subject: "SPDY stream".into(), source: BrokenPipe.into() };
+        let (stream, outlet) = self.shared.register(id, Headers::new()).ok_or_else(ended)?;
         let _ = self.shared.frames.send(Frame::SynStream { id, fin: false, headers }).await;
         self.shared.pump(id, outlet);
         Ok(stream)
@@ -107,12 +116,17 @@ impl Drop for Connection {
 }
 
 impl Shared {
-    fn register(&self, id: u32, headers: Headers) -> (Stream, ReadHalf<DuplexStream>) {
+    fn inlets<T>(&self, change: impl FnOnce(&mut HashMap<u32, Inlet>) -> T) -> Option<T> {
+        self.inlets.lock().expect("no panic while held").as_mut().map(change)
+    }
+
+    /// None where the connection is at its end or has such a stream.
+    fn register(&self, id: u32, headers: Headers) -> Option<(Stream, ReadHalf<DuplexStream>)> {
         let (ours, theirs) = tokio::io::duplex(BUFFER);
         let (outlet, inlet) = tokio::io::split(theirs);
         let inlet = Arc::new(tokio::sync::Mutex::new(Some(inlet)));
-        self.inlets.lock().expect("no panic while held").insert(id, inlet);
-        (Stream { headers, io: ours }, outlet)
+        let new = self.inlets(|inlets| !inlets.contains_key(&id) && inlets.insert(id, inlet).is_none())?;
+        new.then_some((Stream { headers, io: ours }, outlet))
     }
 
     fn pump(&self, id: u32, mut outlet: ReadHalf<DuplexStream>) {
@@ -140,8 +154,7 @@ impl Shared {
 
     /// Gives bytes to a stream and ends its incoming direction where they are the last.
     async fn deliver(&self, id: u32, data: &[u8], end: bool) {
-        let inlet = self.inlets.lock().expect("no panic while held").get(&id).cloned();
-        let Some(inlet) = inlet else { return };
+        let Some(Some(inlet)) = self.inlets(|inlets| inlets.get(&id).cloned()) else { return };
         let mut inlet = inlet.lock().await;
         if let Some(writer) = inlet.as_mut() {
             // Nobody reads any more: the bytes go nowhere, as on a closed pipe.
@@ -151,7 +164,7 @@ impl Shared {
             }
             if end || gone {
                 *inlet = None;
-                self.inlets.lock().expect("no panic while held").remove(&id);
+                self.inlets(|inlets| inlets.remove(&id));
             }
         }
     }
@@ -170,7 +183,7 @@ async fn read_frames(mut io: ReadHalf<impl Io>, shared: Shared, accept: mpsc::Se
         };
         match frame {
             Frame::SynStream { id, fin, headers } => {
-                let (stream, outlet) = shared.register(id, headers);
+                let Some((stream, outlet)) = shared.register(id, headers) else { break };
                 let reply = Frame::SynReply { id, fin: false, headers: Headers::new() };
                 if shared.frames.send(reply).await.is_err() || accept.send(stream).await.is_err() {
                     break;
@@ -196,7 +209,13 @@ async fn read_frames(mut io: ReadHalf<impl Io>, shared: Shared, accept: mpsc::Se
             Frame::GoAway { .. } | Frame::SynReply { .. } | Frame::Headers { .. } | Frame::Other => {}
         }
     }
-    shared.inlets.lock().expect("no panic while held").clear();
+    let inlets = shared.inlets.lock().expect("no panic while held").take().unwrap_or_default();
+    for inlet in inlets.into_values() {
+        // Dropping it alone would leave the reader waiting: the pump holds the other half.
+        if let Some(mut inlet) = inlet.lock().await.take() {
+            let _ = inlet.shutdown().await;
+        }
+    }
 }
 
 async fn write_frames(mut io: WriteHalf<impl Io>, mut queue: mpsc::Receiver<Frame>, mut encoder: Encoder) {
