@@ -83,6 +83,11 @@ fn a_create_owns_alike_what_is_in_order_of_numbers_or_twice() {
     odd["metadata"]["annotations"] = json!({"\"a\"": "", "b": null, "": {}});
     odd["metadata"]["finalizers"] = json!(["b", "a", "a", 1]);
     is_owned_alike(deployment(), &odd);
+    // One number, written twice, with another item between the two texts.
+    let ports = json!([{"containerPort": 80.0}, {"containerPort": 80, "protocol": "UDP"}, {"containerPort": 80, "protocol": "TCP"}]);
+    is_owned_alike(deployment(), &web(containers(json!([{"name": "c", "ports": ports}]))));
+    odd["metadata"]["finalizers"] = json!([1.0, "a", 1]);
+    is_owned_alike(deployment(), &odd);
     is_owned_alike(deployment(), &json!({"metadata": {}}));
 }
 

@@ -4,8 +4,8 @@ use crate::encode::{write_key, write_value};
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 
-/// One step of a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One step of a path. Equal are those that are in the same place: a number is the same however it is written.
+#[derive(Clone, Debug)]
 pub enum PathElement {
     Field(String),
     /// The keys of an item of a map-like list, sorted by name.
@@ -102,6 +102,14 @@ impl Ord for PathElement {
         }
     }
 }
+
+impl PartialEq for PathElement {
+    fn eq(&self, other: &PathElement) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for PathElement {}
 
 impl PartialOrd for PathElement {
     fn partial_cmp(&self, other: &PathElement) -> Option<Ordering> {

@@ -94,21 +94,20 @@ impl<'a> Walk<'a> {
     /// Items by their encoded identity. Those that occur several times have none of their own, and nothing below.
     fn items(self, out: &mut Vec<u8>, list: &List, items: &[Value]) {
         let known = items.iter().filter_map(|item| Some((identity(list, item).ok()?, item)));
-        let mut known: Vec<_> = known.map(|(element, item)| (element.serialize(), element, item)).collect();
+        let mut known: Vec<_> = known.collect();
         known.sort_by(|a, b| a.0.cmp(&b.0));
-        for same in known.chunk_by(|a, b| a.1 == b.1) {
-            let [(key, _, item), rest @ ..] = same else { continue };
+        let mut distinct: Vec<_> = (known.chunk_by(|a, b| a.0 == b.0))
+            .filter_map(|same| same.first().map(|(element, item)| (element.serialize(), item, same.len())))
+            .collect();
+        distinct.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, item, times) in distinct {
             let walk = Walk { at: Ref::item(list), stripped: None, resets: None };
-            node(
-                out,
-                |out| write_value(out, key),
-                true,
-                |out| {
-                    if rest.is_empty() {
-                        walk.below(out, None, item);
-                    }
-                },
-            );
+            let below = |out: &mut Vec<u8>| {
+                if times == 1 {
+                    walk.below(out, None, item);
+                }
+            };
+            node(out, |out| write_value(out, &key), true, below);
         }
     }
 }
