@@ -46,18 +46,14 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// Writes what is set below, given what was there, each with a comma before it but the first.
     fn below(self, out: &mut Vec<u8>, old: Option<&Value>, new: &Value) {
+        // Null counts as a container that is not there.
+        let old = old.filter(|old| !old.is_null());
         match (old.map(|old| self.at.atom(old)), self.at.atom(new)) {
             (Some(Atom::Map(old)), Atom::Map(new)) => {
                 new.iter().for_each(|(key, new)| self.field(out, key, old.get(key), new));
             }
             (None, Atom::Map(new)) => new.iter().for_each(|(key, new)| self.field(out, key, None, new)),
-            // What was there of a new object is null or empty: null counts as an empty container.
-            (Some(Atom::Leaf), Atom::Map(new)) if old.is_some_and(Value::is_null) => {
-                new.iter().for_each(|(key, new)| self.field(out, key, None, new));
-            }
-            (Some(Atom::Leaf), Atom::List(list, items)) if old.is_some_and(Value::is_null) => {
-                self.items(out, list, items);
-            }
+            // A new object's lists were empty, if they were there.
             (None | Some(Atom::List(..)), Atom::List(list, items)) => self.items(out, list, items),
             _ => {}
         }
