@@ -4,12 +4,14 @@ use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use hyper::body::{Frame, Incoming, SizeHint};
+
+use crate::slices::Data;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -19,9 +21,9 @@ pub type Response = http::Response<Body>;
 pub enum Body {
     Whole(Option<Bytes>),
     /// Made while it is sent, so that a long list is never whole in memory; about so many bytes.
-    Chunks(Box<dyn Iterator<Item = Bytes> + Send>, usize),
+    Chunks(Box<dyn Iterator<Item = Data> + Send>, usize),
     /// Never compressed, sent as it comes.
-    Stream(BoxStream<'static, Result<Bytes, BoxError>>),
+    Stream(BoxStream<'static, Result<Data, BoxError>>),
     /// What another server answers.
     Relayed(Incoming),
 }
@@ -41,7 +43,7 @@ impl Body {
         }
     }
 
-    pub fn chunks(chunks: impl Iterator<Item = Bytes> + Send + 'static, size: usize) -> Self {
+    pub fn chunks(chunks: impl Iterator<Item = Data> + Send + 'static, size: usize) -> Self {
         Self::Chunks(Box::new(chunks), size)
     }
 
@@ -89,18 +91,18 @@ impl From<&'static str> for Body {
 }
 
 impl hyper::body::Body for Body {
-    type Data = Bytes;
+    type Data = Data;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b.into())))),
             Self::Chunks(chunks, _) => Poll::Ready(chunks.next().map(|b| Ok(Frame::data(b)))),
             Self::Stream(stream) => stream.as_mut().poll_next(cx).map_ok(Frame::data),
-            Self::Relayed(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Self::Relayed(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map_ok(|frame| frame.map_data(Data::from))
+                .map_err(Into::into),
         }
     }
 
@@ -133,21 +135,21 @@ impl<I> Gzip<I> {
     }
 }
 
-impl<I: Iterator<Item = Bytes>> Iterator for Gzip<I> {
-    type Item = Bytes;
+impl<I: Iterator<Item = Data>> Iterator for Gzip<I> {
+    type Item = Data;
 
-    fn next(&mut self) -> Option<Bytes> {
+    fn next(&mut self) -> Option<Data> {
         let mut encoder = self.encoder.take()?;
         for chunk in self.chunks.by_ref() {
             // Writing into a Vec does not fail.
-            let _ = encoder.write_all(&chunk);
+            let _ = std::io::copy(&mut chunk.reader(), &mut encoder);
             if encoder.get_ref().len() >= 16 << 10 {
                 let packed = std::mem::take(encoder.get_mut());
                 self.encoder = Some(encoder);
-                return Some(packed.into());
+                return Some(Bytes::from(packed).into());
             }
         }
-        encoder.finish().ok().map(Bytes::from)
+        encoder.finish().ok().map(|packed| Bytes::from(packed).into())
     }
 }
 
@@ -160,7 +162,8 @@ mod tests {
     #[test]
     fn chunks_compress_to_one_gzip_stream() {
         let text: Vec<Bytes> = (0..5000).map(|n| Bytes::from(format!("{n:x}-{}", n * 7919))).collect();
-        let packed: Vec<u8> = Gzip::new(text.clone().into_iter()).flatten().collect();
+        let chunks = text.iter().cloned().map(Data::from);
+        let packed: Vec<u8> = Gzip::new(chunks).flat_map(|chunk| chunk.chunk().to_vec()).collect();
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
         assert_eq!(plain, text.concat());

@@ -40,6 +40,7 @@ pub mod response;
 pub mod run;
 mod runtime_config;
 pub mod server;
+mod slices;
 pub mod spans;
 pub mod structured;
 pub mod subresources;

@@ -19,11 +19,11 @@ use crate::negotiate::{Accepted, Encoding, Form};
 use crate::printer;
 use crate::registry::Resource;
 use crate::response::{encode, encoded, finish};
+use crate::slices::{Data, FRAME, Frames, Source};
 
 /// Lists are made in pieces of about this size.
 const CHUNK: usize = 64 << 10;
-/// And sent in these: with HTTP/2's head of 9 bytes (RFC 9113, 4.1) one fills a TLS record (RFC 8446, 5.1).
-const FRAME: usize = (16 << 10) - 9;
+const LIST_END: &[u8] = b"]}\n";
 
 /// Turns stored objects of one resource into what the client asked for.
 #[derive(Clone)]
@@ -205,12 +205,27 @@ impl Presenter {
         let size: usize = entries.iter().map(|e| e.json.len() + 1).sum();
         if self.accepted.encoding == Encoding::Cbor {
             let chunks = self.cbor_chunks(meta, entries);
-            return finish(headers, StatusCode::OK, self.accepted, Body::chunks(chunks, size));
+            return finish(
+                headers,
+                StatusCode::OK,
+                self.accepted,
+                Body::chunks(chunks.map(Data::from), size),
+            );
+        }
+        let plain = !self.accepted.pretty && self.accepted.encoding == Encoding::Json;
+        let as_it_is = self.accepted.form == Form::Whole && self.is_identity();
+        if plain && as_it_is && size > CHUNK {
+            let frames = Frames::new(List { head: self.list_head(meta), entries });
+            return finish(headers, StatusCode::OK, self.accepted, Body::chunks(frames, size));
         }
         let mut chunks = self.json_chunks(meta, entries);
-        let plain = !self.accepted.pretty && self.accepted.encoding == Encoding::Json;
         if plain && size > CHUNK {
-            return finish(headers, StatusCode::OK, self.accepted, Body::chunks(chunks, size));
+            return finish(
+                headers,
+                StatusCode::OK,
+                self.accepted,
+                Body::chunks(chunks.map(Data::from), size),
+            );
         }
         // Most lists are one piece, which is then sent as it is.
         let mut whole = chunks.next().unwrap_or_default();
@@ -231,7 +246,7 @@ impl Presenter {
         let mut first = true;
         chunked(self.list_head(meta).into_bytes(), move |out| {
             let Some(entry) = entries.next() else {
-                out.extend_from_slice(b"]}\n");
+                out.extend_from_slice(LIST_END);
                 return false;
             };
             if !std::mem::take(&mut first) {
@@ -278,18 +293,43 @@ impl Presenter {
         let list = serde_json::from_str(&format!("{}]}}", self.list_head(meta))).ok()?;
         let messages: Vec<Bytes> = entries.iter().map(|entry| self.message(entry)).collect::<Option<_>>()?;
         let head = proto::list_head(&list, messages.iter().map(Bytes::len)).ok()?;
-        let size = head.len() + messages.iter().map(Bytes::len).sum::<usize>();
-        let mut messages = messages.into_iter();
-        let chunks = chunked(head, move |out| {
-            let Some(message) = messages.next() else {
-                out.extend_from_slice(proto::ENVELOPE_TAIL);
-                return false;
-            };
-            out.extend_from_slice(&proto::list_item(message.len()));
-            out.extend_from_slice(&message);
-            true
-        });
-        Some(finish(headers, StatusCode::OK, self.accepted, Body::chunks(chunks, size)))
+        let mut parts = Vec::with_capacity(2 * messages.len() + 2);
+        parts.push(head.into());
+        for message in messages {
+            parts.extend([proto::list_item(message.len()).into(), message]);
+        }
+        parts.push(Bytes::from_static(proto::ENVELOPE_TAIL));
+        let frames = Frames::new(parts);
+        let size = frames.bytes_left();
+        Some(finish(headers, StatusCode::OK, self.accepted, Body::chunks(frames, size)))
+    }
+}
+
+/// A list of objects as they are in the cache.
+struct List {
+    head: String,
+    entries: Vec<Arc<Entry>>,
+}
+
+impl Source for List {
+    fn length(&self, item: usize) -> Option<usize> {
+        match item.checked_sub(1) {
+            None => Some(self.head.len()),
+            Some(index) if index < self.entries.len() => {
+                Some(usize::from(index > 0) + self.entries[index].json.len())
+            }
+            Some(index) => (index == self.entries.len()).then_some(LIST_END.len()),
+        }
+    }
+
+    fn pieces<'a>(&'a self, item: usize, show: &mut dyn FnMut(&'a [u8]) -> bool) {
+        let _ = match item.checked_sub(1) {
+            None => show(self.head.as_bytes()),
+            Some(index) if index < self.entries.len() => {
+                (index == 0 || show(b",")) && self.entries[index].json.pieces().all(&mut *show)
+            }
+            Some(_) => show(LIST_END),
+        };
     }
 }
 

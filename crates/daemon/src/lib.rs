@@ -19,7 +19,7 @@ pub use program::{Daemon, Program, Runtime, Shutdown, exit, run, run_from};
 pub use prometheus_client;
 
 #[doc(hidden)]
-pub use mimalloc;
+pub use keelson_host::allocator;
 
 /// Sets the program's allocator. Call it once in each `main.rs`.
 ///
@@ -34,6 +34,6 @@ macro_rules! allocator {
     };
     (fast) => {
         #[global_allocator]
-        static ALLOCATOR: $crate::mimalloc::MiMalloc = $crate::mimalloc::MiMalloc;
+        static ALLOCATOR: $crate::allocator::Mimalloc = $crate::allocator::Mimalloc;
     };
 }

@@ -1,8 +1,9 @@
-//! Everything that touches the kernel: nft, netlink, cgroups v1 and v2, mounts, conntrack, inotify.
+//! Everything that touches the kernel: nft, netlink, cgroups v1 and v2, mounts, conntrack, inotify; and the allocator.
 //!
 //! Each area is a small trait with a real backend and a strict fake, so that what decides can be tested
 //! without root. This is the only crate in which `unsafe` may stand.
 
+pub mod allocator;
 pub mod cgroup;
 pub mod conntrack;
 pub mod error;

@@ -1,3 +1,4 @@
 //! The backends on fixture trees and on this machine's kernel.
 
+mod allocator;
 mod cgroup;

@@ -14,15 +14,20 @@ pub use server::{ClientAuth, ClientVerifier, ServerFiles, server_config};
 
 pub use rustls;
 
+use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
 
 /// The one crypto provider of the workspace (aws-lc-rs), installed as the process default as well, for
 /// libraries that look there.
+///
+/// Its clients would rather have AES-128 than AES-256, like Go's: ten rounds for each block and not fourteen.
 pub fn provider() -> Arc<CryptoProvider> {
     if CryptoProvider::get_default().is_none() {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
         // Fails only when another thread was faster, and then with the same provider.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let _ = provider.install_default();
     }
     CryptoProvider::get_default().expect("a default crypto provider was just installed").clone()
 }

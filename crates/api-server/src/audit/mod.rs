@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, Response};
 use crate::request::RequestInfo;
+use crate::slices::Data;
 use crate::types::{Objects, UserInfo};
 pub use event::Record;
 use policy::{Level, Policy, PolicyError};
@@ -192,7 +193,7 @@ where
 /// A body that is made while it is sent becomes one that can be looked at.
 fn whole(response: &mut Response) {
     if let Body::Chunks(chunks, _) = response.body_mut() {
-        let bytes: Vec<u8> = chunks.flatten().collect();
+        let bytes: Vec<u8> = chunks.flat_map(Data::into_bytes).collect();
         *response.body_mut() = bytes.into();
     }
 }

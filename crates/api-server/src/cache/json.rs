@@ -64,7 +64,7 @@ impl Json {
         self.own.len()
     }
 
-    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let ends = self.shared.iter().map(|(at, _)| *at as usize).chain([self.own.len()]);
         let starts = std::iter::once(0).chain(self.shared.iter().map(|(at, _)| *at as usize));
         let common = self.shared.iter().map(|(_, piece)| &**piece).chain([&[][..]]);

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use keelson_api_types::status::Details;
@@ -18,6 +19,7 @@ use crate::body::{Body, Response};
 use crate::meta::string;
 use crate::registry::Resource;
 use crate::response;
+use crate::slices::Data;
 use crate::types::{Attributes, Operation};
 use crate::verbs::admit::{Action, admit};
 use crate::verbs::get;
@@ -99,7 +101,7 @@ fn over_websocket(app: &App, call: &mut Call, output: Body) -> Result<Response, 
     let (answer, pending) = output::accept(&mut request)
         .map_err(|r| StatusError::new(r.status.as_u16(), Reason::Unknown, r.message))?;
     app.backends.carry(async move {
-        if let Err(error) = pending.send(output.into_data_stream()).await {
+        if let Err(error) = pending.send(output.into_data_stream().map_ok(Data::into_bytes)).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "a log's stream ended");
         }
     });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
@@ -24,6 +24,7 @@ use crate::negotiate::{CBOR_SEQUENCE, Encoding};
 use crate::options::ListOptions;
 use crate::presenter::Presenter;
 use crate::registry::Resource;
+use crate::slices::{Data, Frames};
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Events taken from the history at a time.
@@ -62,6 +63,7 @@ pub async fn serve(
             .bookmarks
             .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY)),
         first: true,
+        unsent: None,
         done: false,
         ticket: call.ticket.take(),
         sent: app.requests.watch_events(&resource.gvr.group, &resource.gvr.version, &resource.gvr.resource),
@@ -130,6 +132,8 @@ struct Watcher {
     bookmarks: Option<Interval>,
     /// Nothing was sent yet (of a table, the first object carries the columns).
     first: bool,
+    /// The rest of lines that go out together.
+    unsent: Option<Frames>,
     done: bool,
     /// The seats that the initial events take.
     ticket: Option<Ticket>,
@@ -160,8 +164,12 @@ impl Watcher {
     }
 
     /// The next lines, waiting for them if there are none.
-    async fn next(mut self) -> Option<(Bytes, Self)> {
+    async fn next(mut self) -> Option<(Data, Self)> {
         loop {
+            if let Some(frame) = self.unsent.as_mut().and_then(Iterator::next) {
+                return Some((frame, self));
+            }
+            self.unsent = None;
             if self.done {
                 return None;
             }
@@ -171,11 +179,18 @@ impl Watcher {
                 self.take_changes(&mut out).await;
             }
             self.sent.inc_by(out.lines.len() as u64);
-            if let Some(bytes) = out.finish() {
-                return Some((bytes, self));
-            }
-            if let Some(bytes) = self.wait().await {
-                return Some((bytes, self));
+            match out.lines.len() {
+                // One alone is sent as the shared bytes it is.
+                0 | 1 => {
+                    let line = match out.lines.pop() {
+                        Some(line) => Some(line),
+                        None => self.wait().await,
+                    };
+                    if let Some(line) = line {
+                        return Some((line.into(), self));
+                    }
+                }
+                _ => self.unsent = Some(Frames::new(out.lines)),
             }
         }
     }
@@ -282,7 +297,7 @@ impl Watcher {
     }
 }
 
-/// Lines that go out together. One alone is sent as the shared bytes it is.
+/// Lines that go out together.
 #[derive(Default)]
 struct Lines {
     lines: Vec<Bytes>,
@@ -297,16 +312,5 @@ impl Lines {
 
     fn is_empty(&self) -> bool {
         self.lines.is_empty()
-    }
-
-    fn finish(mut self) -> Option<Bytes> {
-        if self.lines.len() < 2 {
-            return self.lines.pop();
-        }
-        let mut out = BytesMut::with_capacity(self.size);
-        for line in &self.lines {
-            out.extend_from_slice(line);
-        }
-        Some(out.freeze())
     }
 }
