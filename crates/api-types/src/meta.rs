@@ -28,6 +28,14 @@ pub fn parse_time(text: &str) -> Option<jiff::Timestamp> {
     (text.as_bytes().get(10) == Some(&b'T')).then(|| text.parse().ok()).flatten()
 }
 
+/// What members of objects a JSON pointer (RFC 6901) leads to. Unlike [`Value::pointer`] it makes no texts of their names.
+pub fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+    pointer.split('/').skip(1).try_fold(value, |value, name| match name.contains('~') {
+        true => value.get(name.replace("~1", "/").replace("~0", "~")),
+        false => value.get(name),
+    })
+}
+
 /// `metadata.<field>` as a string, empty when absent.
 pub fn string<'a>(object: &'a Value, field: &str) -> &'a str {
     object.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()

@@ -62,3 +62,11 @@ fn durations_print_like_upstream() {
     );
     assert!(meta::now_micro().ends_with('Z') && meta::now_micro().len() == 27);
 }
+
+#[test]
+fn a_pointer_leads_through_members_of_objects() {
+    let object = serde_json::json!({"spec": {"a/b~c": {"d": 1}, "": 2}, "list": [7]});
+    for pointer in ["", "/spec", "/spec/a~1b~0c/d", "/spec/", "/spec/none", "/list/none/d"] {
+        assert_eq!(meta::at(&object, pointer), object.pointer(pointer), "{pointer}");
+    }
+}

@@ -1,6 +1,6 @@
 //! DefaultIngressClass: an Ingress that names no class gets the one that is marked as the default.
 
-use keelson_api_types::Gvr;
+use keelson_api_types::{Gvr, meta};
 use serde_json::Value;
 
 use super::{Verdict, default_class, has_annotation};
@@ -12,7 +12,7 @@ pub fn admit(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Verdict {
     }
     let Some(ingress) = r.object.as_deref_mut() else { return Ok(()) };
     let asked = has_annotation(ingress, "kubernetes.io/ingress.class")
-        || ingress.pointer("/spec/ingressClassName").is_some_and(Value::is_string);
+        || meta::at(ingress, "/spec/ingressClassName").is_some_and(Value::is_string);
     if asked || !ingress["spec"].is_object() {
         return Ok(());
     }

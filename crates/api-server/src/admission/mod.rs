@@ -290,7 +290,7 @@ pub(crate) fn items(value: &Value) -> &[Value] {
 }
 
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    meta::at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Appends to a list that may not be there yet; what is there and no list is left to validation.

@@ -1,6 +1,6 @@
 //! DefaultStorageClass: a claim that names no class gets the one that is marked as the default.
 
-use keelson_api_types::Gvr;
+use keelson_api_types::{Gvr, meta};
 use serde_json::Value;
 
 use super::{Verdict, default_class, has_annotation};
@@ -12,7 +12,7 @@ pub fn admit(objects: &dyn Objects, r: &mut AdmissionRequest<'_>) -> Verdict {
     }
     let Some(claim) = r.object.as_deref_mut() else { return Ok(()) };
     let asked = has_annotation(claim, "volume.beta.kubernetes.io/storage-class")
-        || claim.pointer("/spec/storageClassName").is_some_and(Value::is_string);
+        || meta::at(claim, "/spec/storageClassName").is_some_and(Value::is_string);
     if asked || !claim["spec"].is_object() {
         return Ok(());
     }

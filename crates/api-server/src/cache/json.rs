@@ -85,6 +85,12 @@ impl Json {
         out.freeze()
     }
 
+    /// Whether these bytes are anywhere in it. What objects own alike ends at names and their quotes: nothing looked for in
+    /// the rest of an object lies across.
+    pub fn mentions(&self, text: &[u8]) -> bool {
+        self.pieces().any(|piece| memmem::find(piece, text).is_some())
+    }
+
     pub fn starts_with(&self, head: &[u8]) -> bool {
         let first = self.shared.first().map_or(self.own.len(), |(at, _)| *at as usize);
         match head.len() <= first {
@@ -175,6 +181,7 @@ mod tests {
             let json = Json::shared(bytes.clone());
             assert_eq!((json.bytes(), json.len()), (bytes.clone(), bytes.len()));
             assert!(json.starts_with(&bytes[..bytes.len().min(400)]) && !json.starts_with(b"{}"));
+            assert!(json.mentions(b"managedFields") == bytes.starts_with(b"{") && !json.mentions(b"nowhere"));
             let mut out = BytesMut::new();
             json.write(&mut out);
             assert_eq!(out, bytes);

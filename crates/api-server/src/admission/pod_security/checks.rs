@@ -206,7 +206,7 @@ fn privilege_escalation(pod: &Value) -> Breach {
 
 fn app_armor(pod: &Value) -> Breach {
     fn bad(holder: &Value) -> Option<&str> {
-        let profile = holder.pointer("/securityContext/appArmorProfile").filter(|p| p.is_object())?;
+        let profile = meta::at(holder, "/securityContext/appArmorProfile").filter(|p| p.is_object())?;
         let kind = profile["type"].as_str().unwrap_or_default();
         (!matches!(kind, "RuntimeDefault" | "Localhost")).then_some(kind)
     }
@@ -318,7 +318,7 @@ fn privileged(pod: &Value) -> Breach {
 
 fn proc_mount(pod: &Value) -> Breach {
     fn bad(c: &Value) -> Option<&str> {
-        c.pointer("/securityContext/procMount").and_then(Value::as_str).filter(|v| *v != "Default")
+        meta::at(c, "/securityContext/procMount").and_then(Value::as_str).filter(|v| *v != "Default")
     }
     let names = named(pod, |c| bad(c).is_some());
     let list = quote_all(containers(pod).filter_map(bad).collect::<BTreeSet<_>>());
@@ -388,7 +388,7 @@ fn selinux(pod: &Value, allowed: usize) -> Breach {
 }
 
 fn seccomp(holder: &Value) -> Option<&str> {
-    let profile = holder.pointer("/securityContext/seccompProfile").filter(|p| p.is_object())?;
+    let profile = meta::at(holder, "/securityContext/seccompProfile").filter(|p| p.is_object())?;
     Some(profile["type"].as_str().unwrap_or_default())
 }
 

@@ -77,7 +77,7 @@ pub fn validate(objects: &dyn Objects, exemptions: &Exemptions, r: &mut Admissio
         }
         return Ok(());
     }
-    let Some(pod) = r.object.as_deref().and_then(|o| o.pointer(pointer)) else { return Ok(()) };
+    let Some(pod) = r.object.as_deref().and_then(|o| meta::at(o, pointer)) else { return Ok(()) };
     if is_pod && r.op == Operation::Update && !r.old.is_some_and(|old| is_significant(pod, old)) {
         return Ok(());
     }

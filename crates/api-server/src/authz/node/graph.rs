@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use keelson_api_types::meta::at;
 use serde_json::Value;
 
 /// Kinds of objects that pods refer to.
@@ -50,13 +51,12 @@ pub struct Graph {
 
 impl Graph {
     pub fn put_pod(&mut self, pod: &Value) {
-        let text =
-            |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |pointer: &str| at(pod, pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let name = (text("/metadata/namespace"), text("/metadata/name"));
         self.remove_pod(&name.0, &name.1);
         let node = text("/spec/nodeName");
         let done = matches!(text("/status/phase").as_str(), "Succeeded" | "Failed");
-        if node.is_empty() || (done && pod.pointer("/metadata/deletionTimestamp").is_some()) {
+        if node.is_empty() || (done && at(pod, "/metadata/deletionTimestamp").is_some()) {
             return;
         }
         let mirror = pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some();
@@ -87,7 +87,7 @@ impl Graph {
     }
 
     pub fn put_volume(&mut self, pv: &Value) {
-        let text = |pointer: &str| pv.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |pointer: &str| at(pv, pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let name = text("/metadata/name");
         self.remove_volume(&name);
         let claim = (text("/spec/claimRef/namespace"), text("/spec/claimRef/name"));
