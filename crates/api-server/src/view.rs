@@ -1,5 +1,7 @@
 //! What is computed and never stored (scales, reviews, tokens), in the form that a client accepts.
 
+use std::sync::LazyLock;
+
 use http::{HeaderMap, StatusCode};
 use keelson_api_types::{Gvk, Gvr, StatusError};
 use keelson_machinery::table::{self, Column, Timestamp};
@@ -11,9 +13,22 @@ use crate::negotiate::{Accepted, Form, Offer, accepted};
 use crate::presenter::IncludeObject;
 use crate::response;
 
+/// A custom object's scale, as if a definition had these printer columns.
+static SCALE_COLUMNS: LazyLock<[Value; 3]> = LazyLock::new(|| {
+    [
+        json!({"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas",
+            "description": "Number of desired replicas"}),
+        json!({"name": "Available", "type": "integer", "jsonPath": ".status.replicas",
+            "description": "Number of actual replicas"}),
+        json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}),
+    ]
+});
+
 pub struct View {
     accepted: Accepted,
     include_object: IncludeObject,
+    /// What is shown stands for a custom object, whose columns are of a definition's kind.
+    pub custom: bool,
 }
 
 impl View {
@@ -26,7 +41,7 @@ impl View {
             Form::Table => IncludeObject::parse(call.query.get("includeObject"))?,
             _ => IncludeObject::default(),
         };
-        Ok(Self { accepted, include_object })
+        Ok(Self { accepted, include_object, custom: false })
     }
 
     pub fn respond(&self, headers: &HeaderMap, status: StatusCode, object: Value) -> Response {
@@ -43,9 +58,15 @@ impl View {
     }
 
     fn table(&self, object: Value) -> Value {
-        let scales = Gvr::new("autoscaling", "v1", "scales");
-        let columns = table::columns(&scales.group, &scales.version, &scales.resource);
-        let mut row = json!({"cells": table::row(&scales, &object, Timestamp::now())});
+        let now = Timestamp::now();
+        let (columns, cells) = if self.custom {
+            (table::generic_columns(&*SCALE_COLUMNS), table::generic(&*SCALE_COLUMNS, &object, now))
+        } else {
+            let scales = Gvr::new("autoscaling", "v1", "scales");
+            let columns = table::columns(&scales.group, &scales.version, &scales.resource);
+            (columns, table::row(&scales, &object, now))
+        };
+        let mut row = json!({"cells": cells});
         let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
         match self.include_object {
             IncludeObject::None => {}

@@ -19,6 +19,7 @@ mod migrations;
 mod objects;
 mod observe;
 mod patches;
+mod plugins;
 mod policies;
 mod protobuf;
 mod proxies;

@@ -24,21 +24,23 @@ async fn scales_are_printed() {
     let mut widget = crds::widget("w");
     widget["spec"]["replicas"] = 2.into();
     admin.post(crds::WIDGETS, &widget).await.expect(201);
-    let check = async |path: String, cells: [Value; 3]| {
+    let check = async |path: String, age: &str, cells: [Value; 3]| {
         let scale = admin.get(&path).await.expect(200);
         let table = as_form(&admin, "application/json", "Table").get(&path).await.expect(200);
         let named =
             table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap());
         assert_eq!(named.collect::<Vec<_>>(), ["Name", "Desired", "Available", "Age"]);
+        assert_eq!(table["columnDefinitions"][3]["type"], age);
         assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..3], cells);
+        assert!(table["rows"][0]["cells"][3].as_str().unwrap().ends_with('s'), "{table}");
         assert_eq!(table["rows"][0]["object"]["metadata"], scale["metadata"]);
         assert_eq!(table["metadata"]["resourceVersion"], scale["metadata"]["resourceVersion"]);
         let whole =
             as_form(&admin, "application/json", "Table").get(&format!("{path}?includeObject=Object")).await;
         assert_eq!(whole.expect(200)["rows"][0]["object"], scale);
     };
-    check(format!("{DEPLOYMENTS}/d/scale"), [json!("d"), json!(3), json!(0)]).await;
-    check(format!("{}/w/scale", crds::WIDGETS), [json!("w"), json!(2), json!(0)]).await;
+    check(format!("{DEPLOYMENTS}/d/scale"), "string", [json!("d"), json!(3), json!(0)]).await;
+    check(format!("{}/w/scale", crds::WIDGETS), "date", [json!("w"), json!(2), json!(0)]).await;
 }
 
 #[tokio::test]

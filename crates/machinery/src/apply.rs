@@ -27,7 +27,7 @@ use std::sync::LazyLock;
 
 pub use fields::{FieldSet, PathElement};
 pub use fresh::owner_of_new;
-pub use scale::{parent_managed, scale_managed};
+pub use scale::{ReplicasIn, parent_managed, scale_managed};
 
 /// The annotation in which client-side apply keeps what it applied.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -143,7 +143,7 @@ pub fn apply(
             manager.api_version
         )));
     }
-    typed(ty, applied)?;
+    typed(ty, applied).map_err(|problem| ApplyError::Typed { object: describe(applied), problem })?;
     let live = without_managed(ty, live);
     let mut managers = Managers::decode(live.1);
     let live = &*live.0;
@@ -166,9 +166,11 @@ pub fn apply(
 }
 
 /// Whether an object fits its schema: whoever applies may not leave that to pruning.
-pub fn typed(ty: &Type, applied: &Value) -> Result<(), ApplyError> {
-    atom::validate(Ref::new(ty), applied)
-        .map_err(|problem| ApplyError::Typed { object: describe(applied), problem })
+///
+/// # Errors
+/// Upstream's words for what does not fit.
+pub fn typed(ty: &Type, object: &Value) -> Result<(), String> {
+    atom::validate(Ref::new(ty), object)
 }
 
 /// `live` with everything that `applied` sets, whoever owns it, as a mutating admission policy applies its

@@ -61,7 +61,9 @@ fn values_are_survived(old: &Value, new: &Value) {
         encode::canonical(new),
     );
     let managed = new.get("metadata").and_then(|m| m.get("managedFields"));
-    let _ = parent_managed(managed, scale_managed(managed, &["spec", "replicas"]).as_ref(), "v1", &["spec"]);
+    let replicas = |_: &str| Some(vec!["spec", "replicas"]);
+    let _ =
+        parent_managed(managed, scale_managed(managed, &replicas).as_ref(), "v1", &|_| Some(vec!["spec"]));
     for ty in types() {
         let _ = patch::strategic(ty, old, new);
         let _ = apply(ty, Some(old), new, &manager, true);

@@ -8,7 +8,7 @@ use keelson_machinery::apply::{self, Converted};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::custom::Versions;
+use crate::custom::{Versions, failed};
 use crate::types::Objects;
 
 /// What one request has converted, each object to each version once.
@@ -35,11 +35,22 @@ impl<'a> Conversions<'a> {
                 return outcome;
             }
             for (object, to) in open {
-                let converted = self.versions.convert(objects, vec![object.clone()], &to).await;
-                let converted = converted.map(|list| list.into_iter().next().unwrap_or_default());
+                let converted = self.converted(objects, &object, &to).await;
                 self.done.lock().push(((object, to), converted));
             }
         }
+    }
+}
+
+impl Conversions<'_> {
+    /// What the version does not know is no more dropped than it is when an object is applied.
+    async fn converted(&self, objects: &dyn Objects, object: &Value, to: &str) -> Result<Value, StatusError> {
+        let list = self.versions.convert_whole(objects, vec![object.clone()], to).await?;
+        let object = list.into_iter().next().unwrap_or_default();
+        if let Some(version) = self.versions.types.get(to) {
+            apply::typed(&version.ty, &object).map_err(failed)?;
+        }
+        Ok(object)
     }
 }
 

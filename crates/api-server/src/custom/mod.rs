@@ -27,7 +27,7 @@ use crate::registry::{Resource, StrategyRef, Subresource};
 use crate::strategies::Traits;
 use strategy::CustomStrategy;
 pub use strategy::embedded_errors;
-pub use versions::{Version, Versions};
+pub use versions::{Version, Versions, failed};
 use webhook::Webhook;
 
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
@@ -165,7 +165,8 @@ fn versions(spec: &Value, kind: &str, all: &[Value]) -> Versions {
         if version["storage"] == Value::Bool(true) {
             stored = name.clone();
         }
-        types.insert(name, Version { ty, selectable });
+        let replicas = scale_paths(&version["subresources"]["scale"]).map(|paths| paths.spec);
+        types.insert(name, Version { ty, selectable, replicas });
     }
     Versions {
         kind: kind.to_owned(),

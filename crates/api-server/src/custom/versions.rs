@@ -33,19 +33,45 @@ pub struct Version {
     pub ty: Link,
     /// JSON pointers to the selectable fields.
     pub selectable: Vec<String>,
+    /// A JSON pointer to what its `scale` shows as the wanted replicas.
+    pub replicas: Option<String>,
 }
 
 impl Versions {
-    /// Converts objects; those that are in the version already stay as they are.
+    /// Converts objects and drops what the version does not know; those that are in it already stay as they are.
+    ///
+    /// # Errors
+    /// A version is none of these, the webhook fails, or what it made is not of the version's types.
     pub async fn convert(
+        &self,
+        objects: &dyn Objects,
+        list: Vec<Value>,
+        to: &str,
+    ) -> Result<Vec<Value>, StatusError> {
+        let foreign: Vec<bool> = list.iter().map(|o| string(o, "apiVersion") != to).collect();
+        let mut list = self.convert_whole(objects, list, to).await?;
+        if let Some(target) = self.types.get(to) {
+            for (object, _) in list.iter_mut().zip(foreign).filter(|(_, foreign)| *foreign) {
+                prune::check(&target.ty, object, FieldValidation::Ignore)
+                    .map_err(|e| failed(e.to_string()))?;
+            }
+        }
+        Ok(list)
+    }
+
+    /// Converts objects, with what the version may not know.
+    ///
+    /// # Errors
+    /// A version is none of these, or the webhook fails.
+    pub async fn convert_whole(
         &self,
         objects: &dyn Objects,
         mut list: Vec<Value>,
         to: &str,
     ) -> Result<Vec<Value>, StatusError> {
-        let Some(target) = self.types.get(to) else {
+        if !self.types.contains_key(to) {
             return Err(failed(format!("request to convert CR to an invalid group/version: {to}")));
-        };
+        }
         let mut foreign = Vec::new();
         for (i, object) in list.iter().enumerate() {
             let from = string(object, "apiVersion");
@@ -63,9 +89,7 @@ impl Versions {
                 None => originals.into_iter().map(|o| renamed(o, to)).collect(),
                 Some(webhook) => webhook.convert(objects, &from, originals, to).await.map_err(failed)?,
             };
-            for (i, mut object) in foreign.into_iter().zip(converted) {
-                prune::check(&target.ty, &mut object, FieldValidation::Ignore)
-                    .map_err(|e| failed(e.to_string()))?;
+            for (i, object) in foreign.into_iter().zip(converted) {
                 list[i] = object;
             }
         }
@@ -79,7 +103,7 @@ fn renamed(mut object: Value, api_version: &str) -> Value {
 }
 
 /// Upstream hands these errors on without a reason.
-fn failed(message: String) -> StatusError {
+pub fn failed(message: String) -> StatusError {
     StatusError::new(500, Reason::Unknown, message)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use keelson_api_types::meta::now_rfc3339;
-use keelson_api_types::{FieldError, GroupKind, LabelSelector, StatusError};
+use keelson_api_types::{FieldError, GroupKind, Gvk, LabelSelector, StatusError};
 use keelson_machinery::apply::{self, Manager};
 use serde_json::{Value, json};
 
@@ -27,7 +27,8 @@ pub async fn serve(
     resource: &Arc<Resource>,
     subresource: &Subresource,
 ) -> Result<Response, StatusError> {
-    let view = View::of(call, &subresource.gvk)?;
+    let mut view = View::of(call, &subresource.gvk)?;
+    view.custom = resource.custom.is_some();
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     if call.info.verb == "get" {
         let entry = get::read(app, resource, &namespace, &name, call.query.get("resourceVersion")).await?;
@@ -74,6 +75,10 @@ enum Wanted {
 }
 
 impl Wanted {
+    fn applies(&self) -> bool {
+        matches!(self, Self::Patch(patch) if patch.kind() == PatchKind::Apply)
+    }
+
     /// The scale that `old` is to have, with the managed fields that a scale's writes give it.
     fn scale(
         &self,
@@ -95,13 +100,17 @@ impl Wanted {
             now: &now,
         };
         let mut before = scale_of(resource, old);
-        if let Some(managed) = apply::scale_managed(managed(old), &paths(resource).replicas()) {
+        let unset = check_replicas(resource, old).is_err();
+        if unset {
+            before["spec"]["replicas"] = UNSET.into();
+        }
+        if let Some(managed) = apply::scale_managed(managed(old), &|version| replicas_in(resource, version)) {
             before["metadata"]["managedFields"] = managed;
         }
         let mut scale = match self {
             Self::Scale(scale) => scale.clone(),
-            Self::Patch(patch) if patch.kind() == PatchKind::Apply => {
-                return patch.server_side(ty, options, &manager, name, Some(&before), warnings);
+            Self::Patch(patch) if self.applies() => {
+                patch.server_side(ty, options, &manager, name, Some(&before), warnings)?
             }
             Self::Patch(patch) => {
                 let mut scale = patch.plain(ty, &before)?;
@@ -109,10 +118,21 @@ impl Wanted {
                 scale
             }
         };
-        apply::track_update(ty, Some(&before), &mut scale, &manager)?;
+        if unset && scale["spec"]["replicas"] == UNSET {
+            let path = dotted(&paths(resource).spec);
+            return Err(StatusError::bad_request(format!(
+                "the spec replicas field {path:?} cannot be empty"
+            )));
+        }
+        if !self.applies() {
+            apply::track_update(ty, Some(&before), &mut scale, &manager)?;
+        }
         Ok(scale)
     }
 }
+
+/// What a patch finds as the replicas of a custom object that has none, as upstream has it.
+const UNSET: i64 = i32::MIN as i64;
 
 fn managed(object: &Value) -> Option<&Value> {
     object.get("metadata")?.get("managedFields")
@@ -127,8 +147,26 @@ struct Paths {
 
 impl Paths {
     fn replicas(&self) -> Vec<&str> {
-        self.spec.split('/').skip(1).collect()
+        names(&self.spec)
     }
+}
+
+fn names(pointer: &str) -> Vec<&str> {
+    pointer.split('/').skip(1).collect()
+}
+
+fn dotted(pointer: &str) -> String {
+    pointer.replace('/', ".")
+}
+
+/// Where objects of another version of the resource keep their replicas: of built-in ones all in one place.
+fn replicas_in<'a>(resource: &'a Resource, api_version: &str) -> Option<Vec<&'a str>> {
+    let Some(custom) = &resource.custom else {
+        let group = Gvk::from_api_version(api_version, "").group;
+        return (group == resource.gvr.group).then(|| vec!["spec", "replicas"]);
+    };
+    let version = custom.versions.types.get(api_version)?;
+    Some(version.replicas.as_deref().map(names).unwrap_or_default())
 }
 
 fn paths(resource: &Resource) -> Paths {
@@ -150,7 +188,7 @@ fn check_replicas(resource: &Resource, object: &Value) -> Result<(), StatusError
     match object.pointer(&scale.spec).is_some() {
         true => Ok(()),
         false => {
-            let path = scale.spec.replace('/', ".");
+            let path = dotted(&scale.spec);
             Err(StatusError::internal(format!("the spec replicas field {path:?} does not exist")))
         }
     }
@@ -213,8 +251,9 @@ fn selector_text(selector: &Value) -> Option<String> {
 fn scaled(resource: &Resource, name: &str, old: &Value, scale: &Value) -> Result<Value, StatusError> {
     let mut object = old.clone();
     set_replicas(resource, name, &mut object, scale)?;
-    let (api_version, paths) = (resource.stored_api_version(), paths(resource));
-    let managed = apply::parent_managed(managed(old), managed(scale), &api_version, &paths.replicas());
+    let api_version = resource.stored_api_version();
+    let replicas = |version: &str| replicas_in(resource, version);
+    let managed = apply::parent_managed(managed(old), managed(scale), &api_version, &replicas);
     let metadata = meta::meta_mut(&mut object);
     match managed {
         Some(managed) => metadata.insert("managedFields".into(), managed),

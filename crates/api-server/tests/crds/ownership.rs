@@ -105,6 +105,83 @@ async fn without_a_converter_versions_are_compared_by_their_schemas() {
     other["spec"]["size"] = 3.into();
     let shared = apply(&admin, &paths[1], "two", &other).await.expect(200);
     assert_eq!(owners(&shared).len(), 2, "{shared}");
+    // Now one owns something in v2, where nobody can say whose the color is.
+    admin.patch(&format!("{}/w", paths[0]), "merge", &json!({"spec": {"color": "red"}})).await.expect(200);
+    apply(&admin, &paths[1], "two", &other).await.expect(200);
+    let refused = apply(&admin, &paths[0], "one", &with("w", json!({"size": 3}))).await.expect(500);
+    assert_eq!(refused["message"], ".spec.color: field not declared in schema");
+}
+
+#[tokio::test]
+async fn a_scale_takes_the_replicas_of_each_version_from_their_owner() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut definition = super::definition();
+    let version = &mut definition["spec"]["versions"][0];
+    let count = json!({"type": "integer"});
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"] =
+        json!({"type": "object", "properties": {"replicas": count, "count": count}});
+    let version = version.clone();
+    for (name, path) in [("v2", ".spec.count"), ("v3", "")] {
+        let mut other = version.clone();
+        (other["name"], other["storage"]) = (name.into(), false.into());
+        match path {
+            "" => other["subresources"] = json!({}),
+            path => other["subresources"]["scale"]["specReplicasPath"] = path.into(),
+        }
+        definition["spec"]["versions"].as_array_mut().unwrap().push(other);
+    }
+    serve(&admin, &definition).await;
+    let paths = ["v1", "v2", "v3"].map(|v| format!("/apis/example.com/{v}/namespaces/default/widgets"));
+    for (i, spec) in [json!({"replicas": 1}), json!({"count": 1}), json!({"replicas": 1, "count": 1})]
+        .into_iter()
+        .enumerate()
+    {
+        let mut object = with("w", spec);
+        object["apiVersion"] = format!("example.com/v{}", i + 1).into();
+        let by = ["one", "two", "three"][i];
+        apply(&admin, &paths[i], by, &object).await.expect(if i == 0 { 201 } else { 200 });
+    }
+    let url = format!("{}/w", paths[1]);
+    let (scale, three) = (format!("{url}/scale?fieldManager=hpa"), json!({"spec": {"replicas": 3}}));
+    assert_eq!(admin.patch(&scale, "merge", &three).await.expect(200)["spec"]["replicas"], 3);
+    let seen = admin.get(&url).await.expect(200);
+    assert_eq!(seen["spec"], json!({"replicas": 1, "count": 3}));
+    let entries: Vec<Value> = seen["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| {
+            json!([
+                e["manager"],
+                e["apiVersion"],
+                e.get("subresource"),
+                e.get("time").is_some(),
+                e["fieldsV1"]["f:spec"]
+            ])
+        })
+        .collect();
+    // v1's replicas are others than v2's, but both are what a scale shows; v3 has no scale.
+    assert_eq!(
+        entries,
+        [
+            json!(["three", "example.com/v3", null, true, {"f:count": {}, "f:replicas": {}}]),
+            json!(["hpa", "example.com/v2", "scale", false, {"f:count": {}}]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn replicas_that_are_not_there_have_to_be_given() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    super::establish(&admin).await;
+    admin.post(super::WIDGETS, &super::widget("w")).await.expect(201);
+    let scale = format!("{}/w/scale", super::WIDGETS);
+    let why = r#"the spec replicas field ".spec.replicas" cannot be empty"#;
+    admin.patch(&scale, "merge", &json!({"spec": {}})).await.refused(400, "BadRequest", why);
+    admin.patch(&scale, "merge", &json!({"spec": {"replicas": 0}})).await.expect(200);
+    assert_eq!(admin.get(&scale).await.expect(200)["spec"], json!({"replicas": 0}));
 }
 
 #[tokio::test]

@@ -7,6 +7,10 @@ use super::managers::{Entry, Managers};
 
 const SCALE: &str = "autoscaling/v1";
 
+/// Where objects of a version keep the replicas that their `Scale` shows: nowhere if the version has no `scale`, `None`
+/// if there is no such version.
+pub type ReplicasIn<'a> = dyn Fn(&str) -> Option<Vec<&'a str>> + 'a;
+
 fn set_of(path: &[&str]) -> FieldSet {
     let mut set = FieldSet::default();
     set.insert_names(path);
@@ -14,13 +18,15 @@ fn set_of(path: &[&str]) -> FieldSet {
 }
 
 fn owns(entry: &Entry, path: &FieldSet) -> bool {
-    entry.owned.set().intersection(path) == *path
+    !path.is_empty() && entry.owned.set().intersection(path) == *path
 }
 
 /// The entries of a `Scale`, given its object's: one for each manager that owns the replicas.
-pub fn scale_managed(object: Option<&Value>, replicas: &[&str]) -> Option<Value> {
-    let (there, here) = (set_of(replicas), set_of(&["spec", "replicas"]));
-    let entries = Managers::decode(object).into_entries().filter(|entry| owns(entry, &there));
+pub fn scale_managed(object: Option<&Value>, replicas: &ReplicasIn<'_>) -> Option<Value> {
+    let here = set_of(&["spec", "replicas"]);
+    let entries = Managers::decode(object)
+        .into_entries()
+        .filter(|entry| replicas(&entry.api_version).is_some_and(|path| owns(entry, &set_of(&path))));
     Managers::from_entries(entries.map(|entry| Entry {
         api_version: SCALE.into(),
         owned: here.clone().into(),
@@ -29,22 +35,25 @@ pub fn scale_managed(object: Option<&Value>, replicas: &[&str]) -> Option<Value>
     .encode()
 }
 
-/// The entries of an object in `api_version` after its `Scale` was written, given both of before and after. Who no
-/// longer owns the scale's replicas loses the object's.
+/// The entries of an object after its `Scale` was written in the object's `api_version`, given both of before and after.
+/// Who no longer owns the scale's replicas loses the object's; entries of versions that are no more go. As upstream has
+/// it, an entry that is new tells no time.
 pub fn parent_managed(
     object: Option<&Value>,
     scale: Option<&Value>,
     api_version: &str,
-    replicas: &[&str],
+    replicas: &ReplicasIn<'_>,
 ) -> Option<Value> {
-    let (there, here) = (set_of(replicas), set_of(&["spec", "replicas"]));
+    let here = set_of(&["spec", "replicas"]);
     let mut scaled: Vec<Entry> = Managers::decode(scale).into_entries().filter(|e| owns(e, &here)).collect();
     let mut entries = Vec::new();
     for mut entry in Managers::decode(object).into_entries() {
+        let Some(path) = replicas(&entry.api_version) else { continue };
+        let there = set_of(&path);
         if owns(&entry, &there) {
             let same = |e: &Entry| {
-                (&e.manager, e.applied, &e.subresource, &e.time)
-                    == (&entry.manager, entry.applied, &entry.subresource, &entry.time)
+                (&e.manager, e.applied, &e.subresource) == (&entry.manager, entry.applied, &entry.subresource)
+                    && (entry.applied || e.time == entry.time)
             };
             match scaled.iter().position(same) {
                 Some(at) => drop(scaled.remove(at)),
@@ -53,10 +62,13 @@ pub fn parent_managed(
         }
         entries.push(entry);
     }
+    let there = set_of(&replicas(api_version).unwrap_or_default());
     let new = scaled.into_iter().map(|e| Entry {
         api_version: api_version.into(),
         owned: there.clone().into(),
+        time: None,
         ..e
     });
-    Managers::from_entries(entries.into_iter().chain(new)).merged().encode()
+    let entries = entries.into_iter().filter(|e| !e.owned.is_empty()).chain(new);
+    Managers::from_entries(entries).merged().encode()
 }
