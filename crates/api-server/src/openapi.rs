@@ -1,5 +1,6 @@
-//! The OpenAPI documents: v2 whole, v3 by group and version, written when they are asked for.
+//! The OpenAPI documents: v2 whole, v3 by group and version, made when they are first asked for after a change.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -19,14 +20,15 @@ use crate::app::{App, Call};
 use crate::body::{Body, BoxError, Response};
 use crate::response;
 
-/// The v2 document in each form as it was last made.
+/// The documents as they were last made: v2 in each form, v3 by group and version.
 #[derive(Default)]
 pub struct Documents {
     json: Mutex<Made>,
     protobuf: Mutex<Made>,
+    v3: Mutex<HashMap<(String, String), Made>>,
 }
 
-/// Its tag, and the document compressed: kept whole it would be much of the server's memory.
+/// A tag, and the document compressed: kept whole it would be much of the server's memory.
 type Made = (String, Bytes);
 
 /// `None` for paths that are not OpenAPI's.
@@ -50,8 +52,8 @@ pub async fn serve(app: &Arc<App>, call: &mut Call) -> Option<Result<Response, S
     }
     let parts: Vec<&str> = rest.split('/').collect();
     let document = match parts.as_slice() {
-        ["api", version] => v3(app, call, "", version),
-        ["apis", group, version] => v3(app, call, group, version),
+        ["api", version] => v3(app, call, "", version).await,
+        ["apis", group, version] => v3(app, call, group, version).await,
         _ => Err(StatusError::not_found_path()),
     };
     Some(document)
@@ -171,10 +173,29 @@ async fn as_protobuf(app: &App) -> Result<Made, StatusError> {
     Ok(made.clone())
 }
 
+async fn as_v3(app: &App, group: &str, version: &str) -> Result<Made, StatusError> {
+    let mut made = app.openapi.v3.lock().await;
+    let (builtin, custom) = (app.registry.served().to_owned(), custom(app));
+    let etag = openapi::v3_hash(&builtin, group, version, &custom);
+    let key = (group.to_owned(), version.to_owned());
+    if let Some(known) = made.get(&key).filter(|known| known.0 == etag) {
+        return Ok(known.clone());
+    }
+    let (group, version) = key.clone();
+    let make = move || openapi::v3(&builtin, &group, &version, &custom).map(|v3| Ok(pack(&v3)?)).transpose();
+    let document = aside(make).await?.ok_or_else(StatusError::not_found_path)?;
+    let served = app.registry.all();
+    made.retain(|(group, version), _| {
+        served.iter().any(|r| r.gvr.group == *group && r.gvr.version == *version)
+    });
+    made.insert(key, (etag.clone(), document.clone()));
+    Ok((etag, document))
+}
+
 /// Runs what takes long where it holds up nobody.
-async fn aside(
-    make: impl FnOnce() -> Result<Bytes, BoxError> + Send + 'static,
-) -> Result<Bytes, StatusError> {
+async fn aside<T: Send + 'static>(
+    make: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
+) -> Result<T, StatusError> {
     let made = tokio::task::spawn_blocking(make).await.map_err(StatusError::internal)?;
     made.map_err(StatusError::internal)
 }
@@ -191,15 +212,13 @@ fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(document)
 }
 
-fn v3(app: &App, call: &Call, group: &str, version: &str) -> Result<Response, StatusError> {
-    let (builtin, custom) = (app.registry.served(), custom(app));
-    let etag = openapi::v3_hash(builtin, group, version, &custom);
+async fn v3(app: &App, call: &Call, group: &str, version: &str) -> Result<Response, StatusError> {
+    let etag = openapi::v3_hash(app.registry.served(), group, version, &custom(app));
     if let Some(answer) = unchanged(call, &etag) {
         return Ok(answer);
     }
-    let document = openapi::v3(builtin, group, version, &custom);
-    let document = document.ok_or_else(StatusError::not_found_path)?;
-    let mut answer = tagged(&etag, response::json_bytes(&call.headers, document.into()));
+    let (etag, document) = as_v3(app, group, version).await?;
+    let mut answer = tagged(&etag, response::packed(&call.headers, document, unpack)?);
     // Under an address with the right hash the document never changes.
     if call.query.get("hash") == Some(&*etag) {
         let headers = answer.headers_mut();

@@ -2,14 +2,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, StreamExt};
-use keelson_store::{
-    EmbeddedConfig, Got, LeaseId, RangeOptions, Ranged, Result, Revision, Store, StoreConfig, WatchStream,
-    Write, WriteError, Written,
-};
+use keelson_store::{EmbeddedConfig, Result, Revision, Store, StoreConfig, WatchStream};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -155,45 +151,7 @@ impl Store for Late {
         .boxed()
     }
 
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Got>> {
-        self.inner.get(key)
-    }
-
-    fn range<'a>(&'a self, prefix: &'a str, options: RangeOptions) -> BoxFuture<'a, Result<Ranged>> {
-        self.inner.range(prefix, options)
-    }
-
-    fn write(&self, write: Write) -> BoxFuture<'_, Result<Written, WriteError>> {
-        self.inner.write(write)
-    }
-
-    fn revision(&self) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.revision()
-    }
-
-    fn request_progress(&self) -> BoxFuture<'_, Result<bool>> {
-        self.inner.request_progress()
-    }
-
-    fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
-        self.inner.compact(upto)
-    }
-
-    fn advance(&self, to: Revision) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.advance(to)
-    }
-
-    fn lease(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId>> {
-        self.inner.lease(ttl)
-    }
-
-    fn renew(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>> {
-        self.inner.renew(lease)
-    }
-
-    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>> {
-        self.inner.revoke(lease)
-    }
+    keelson_store::delegate!(inner: get, range, write, revision, request_progress, compact, advance, lease, renew, revoke);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@
 //!   closed with an error. It is never skipped ahead.
 
 pub mod copy;
+mod delegate;
 pub mod embedded;
 mod error;
 pub mod etcd;
@@ -22,7 +23,6 @@ mod types;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use serde::Deserialize;
 
@@ -30,6 +30,7 @@ pub use copy::copy;
 pub use embedded::EmbeddedConfig;
 pub use error::{Error, Result, Unavailable, WriteError};
 pub use etcd::EtcdConfig;
+pub use futures::future::BoxFuture;
 pub use types::{
     Event, EventKind, Expect, Got, KeyValue, LeaseId, RangeOptions, Ranged, Revision, WatchItem, Write,
     Written,

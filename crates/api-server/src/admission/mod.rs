@@ -140,7 +140,7 @@ impl Chain {
             webhooks: webhook::Webhooks::default(),
             mutating_policies: policy::mutating::Policies::default(),
             validating_policies: policy::validating::Policies::default(),
-            shows_objects: memo::Memo::of(CONFIGURATION.map(configuration)),
+            shows_objects: memo::Memo::of(showing()),
             metrics: AdmissionMetrics::new(CHAIN.len()),
         }
     }
@@ -204,8 +204,7 @@ impl Admission for Chain {
 
     fn shows_objects(&self) -> bool {
         let objects = self.objects();
-        let any =
-            || CONFIGURATION.iter().any(|resource| !objects.list(&configuration(resource), "").is_empty());
+        let any = || showing().any(|gvr| !objects.list(&gvr, "").is_empty());
         *self.shows_objects.get(objects, any)
     }
 }
@@ -246,8 +245,10 @@ const CONFIGURATION: [&str; 6] = [
     "mutatingadmissionpolicybindings",
 ];
 
-fn configuration(resource: &str) -> Gvr {
-    Gvr::new(GROUP, "v1", resource)
+/// Those that may show objects to somebody; a binding does not without its policy.
+fn showing() -> impl Iterator<Item = Gvr> {
+    let all = CONFIGURATION.iter().filter(|resource| !resource.ends_with("bindings"));
+    all.map(|resource| Gvr::new(GROUP, "v1", *resource))
 }
 
 /// Nobody may lock the cluster out of repairing its own admission: no webhook and no policy sees these.

@@ -17,8 +17,8 @@ use futures::{FutureExt, StreamExt};
 use keelson_api_types::gvk::split_api_version;
 use keelson_api_types::resources::{ALL, ResourceInfo};
 use keelson_store::{
-    Event, Got, KeyValue, LeaseId, RangeOptions, Ranged, Result, Revision, Store, Unavailable, WatchItem,
-    WatchStream, Write, WriteError, Written,
+    Event, Got, KeyValue, RangeOptions, Ranged, Result, Revision, Store, Unavailable, WatchItem, WatchStream,
+    Write, WriteError, Written,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -290,31 +290,5 @@ impl Store for EncryptedStore {
         .boxed()
     }
 
-    fn revision(&self) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.revision()
-    }
-
-    fn request_progress(&self) -> BoxFuture<'_, Result<bool>> {
-        self.inner.request_progress()
-    }
-
-    fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
-        self.inner.compact(upto)
-    }
-
-    fn advance(&self, to: Revision) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.advance(to)
-    }
-
-    fn lease(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId>> {
-        self.inner.lease(ttl)
-    }
-
-    fn renew(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>> {
-        self.inner.renew(lease)
-    }
-
-    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>> {
-        self.inner.revoke(lease)
-    }
+    keelson_store::delegate!(inner: revision, request_progress, compact, advance, lease, renew, revoke);
 }

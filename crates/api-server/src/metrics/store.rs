@@ -1,15 +1,12 @@
 //! The store with a clock: how long its answers take, under the names that upstream has for etcd.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use keelson_daemon::Metrics;
-use keelson_store::{
-    Expect, Got, LeaseId, RangeOptions, Ranged, Result, Revision, Store, WatchStream, Write, WriteError,
-    Written,
-};
+use keelson_store::{Expect, Got, RangeOptions, Ranged, Result, Store, Write, WriteError, Written};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -88,35 +85,5 @@ impl Store for Metered {
         .boxed()
     }
 
-    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> BoxFuture<'a, Result<WatchStream>> {
-        self.store.watch(prefix, after)
-    }
-
-    fn revision(&self) -> BoxFuture<'_, Result<Revision>> {
-        self.store.revision()
-    }
-
-    fn request_progress(&self) -> BoxFuture<'_, Result<bool>> {
-        self.store.request_progress()
-    }
-
-    fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
-        self.store.compact(upto)
-    }
-
-    fn advance(&self, to: Revision) -> BoxFuture<'_, Result<Revision>> {
-        self.store.advance(to)
-    }
-
-    fn lease(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId>> {
-        self.store.lease(ttl)
-    }
-
-    fn renew(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>> {
-        self.store.renew(lease)
-    }
-
-    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>> {
-        self.store.revoke(lease)
-    }
+    keelson_store::delegate!(store: watch, revision, request_progress, compact, advance, lease, renew, revoke);
 }

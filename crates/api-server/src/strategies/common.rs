@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use keelson_api_types::names;
+use keelson_api_types::{FieldError, names};
 use serde_json::{Map, Value};
 
 use super::check::{At, Errors, Path};
@@ -14,6 +14,14 @@ use super::edit::same;
 pub const IMMUTABLE: &str = "field is immutable";
 pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+
+/// `errors`, and whether the spec is another than before.
+pub fn immutable_spec(errors: Vec<FieldError>, object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut e = Errors::new();
+    e.extend(errors);
+    e.immutable(&At::root(object).f("spec"), &At::root(old).f("spec"));
+    e.into_vec()
+}
 
 pub fn inclusive_range(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Strategy;
 use super::check::{At, Errors};
-use super::common::IMMUTABLE;
+use super::common::{IMMUTABLE, immutable_spec};
 use super::edit;
 
 pub struct StorageVersionMigration;
@@ -32,10 +32,7 @@ impl Strategy for StorageVersionMigration {
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut e = Errors::new();
-        e.extend(self.validate(object));
-        e.immutable(&At::root(object).f("spec"), &At::root(old).f("spec"));
-        e.into_vec()
+        immutable_spec(self.validate(object), object, old)
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {

@@ -42,19 +42,19 @@ pub async fn serve(
     call.warnings.append(&mut warnings);
     let outcome = outcome?;
     if outcome.gone && !resource.traits.returns_deleted {
-        let status = deleted_status(resource, &name, &outcome.stored)?;
+        let status = deleted_status(resource, &name, outcome.uid)?;
         return Ok(response::value(&call.headers, StatusCode::OK, presenter.accepted, &status));
     }
     Ok(presenter.respond(&call.headers, StatusCode::OK, &outcome.stored.entry()))
 }
 
-fn deleted_status(resource: &Resource, name: &str, stored: &Stored) -> Result<Value, StatusError> {
+fn deleted_status(resource: &Resource, name: &str, uid: String) -> Result<Value, StatusError> {
     let mut status = Status::success();
     status.details = Some(Details {
         name: name.to_owned(),
         group: resource.gvr.group.clone(),
         kind: resource.gvr.resource.clone(),
-        uid: meta::text(&stored.parse()?, "uid").to_owned(),
+        uid,
         ..Details::default()
     });
     serde_json::to_value(&status).map_err(StatusError::internal)
@@ -63,6 +63,7 @@ fn deleted_status(resource: &Resource, name: &str, stored: &Stored) -> Result<Va
 pub struct Deleted {
     /// The last state, or the one it ends in.
     pub stored: Stored,
+    pub uid: String,
     /// Out of the store; otherwise the object lingers until its finalizers or its grace end.
     pub gone: bool,
 }
@@ -115,19 +116,20 @@ pub async fn delete(
             admit(app, resource, user, namespace, name, &old, options, warnings).await?;
             asked = true;
         }
+        let ended = |stored, gone| Deleted { stored, uid: meta::text(&old, "uid").to_owned(), gone };
         let lost = match decide(resource, old.clone(), options) {
-            Step::Pending => return Ok(Deleted { stored, gone: false }),
+            Step::Pending => return Ok(ended(stored, false)),
             Step::Remove => match remove(&writer, name, &stored, &old).await? {
-                Ok(deleted) => return Ok(deleted),
+                Ok(last) => return Ok(ended(last, true)),
                 Err(now) => now,
             },
             Step::Mark { object, remove: then_remove } => {
                 match mark(&writer, name, &stored, &object).await? {
-                    Ok(marked) if !then_remove => return Ok(Deleted { stored: marked, gone: false }),
+                    Ok(marked) if !then_remove => return Ok(ended(marked, false)),
                     Ok(marked) => match remove(&writer, name, &marked, &object).await? {
-                        Ok(deleted) => return Ok(deleted),
+                        Ok(last) => return Ok(ended(last, true)),
                         // Someone else has removed it in between, which is what was asked for.
-                        Err(None) => return Ok(Deleted { stored: marked, gone: true }),
+                        Err(None) => return Ok(ended(marked, true)),
                         Err(now) => now,
                     },
                     Err(now) => now,
@@ -312,9 +314,9 @@ async fn remove(
     name: &str,
     stored: &Stored,
     old: &Value,
-) -> Result<Result<Deleted, Lost>, StatusError> {
+) -> Result<Result<Stored, Lost>, StatusError> {
     if writer.options.dry_run {
-        return Ok(Ok(Deleted { stored: stored.clone(), gone: true }));
+        return Ok(Ok(stored.clone()));
     }
     let key = writer.resource.store_key(writer.namespace, name);
     let write = Write { key, expect: Expect::Revision(stored.revision), value: None, lease: None };
@@ -322,7 +324,7 @@ async fn remove(
         Ok(written) => {
             writer.release(old).await;
             let bytes = replace_revision(&stored.bytes, written.revision);
-            Ok(Ok(Deleted { stored: Stored::new(bytes, written.revision), gone: true }))
+            Ok(Ok(Stored::new(bytes, written.revision)))
         }
         Err(WriteError::Conflict { current }) => Ok(Err(writer.found(name, current.as_ref()).await?)),
         Err(error) => Err(write_error(&error)),

@@ -8,6 +8,7 @@ use keelson_api_types::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::check::{At, Errors, Path};
+use super::common::immutable_spec;
 use super::edit::{self, default_zero};
 use super::pod::{resources, scheduling};
 use super::storage::volumes::csi_driver;
@@ -248,13 +249,6 @@ fn device_request(at: &At<'_>, e: &mut Errors) {
     });
 }
 
-/// The spec of claims and templates does not change.
-fn immutable_spec(object: &Value, old: &Value) -> Vec<FieldError> {
-    let mut e = Errors::new();
-    e.immutable(&At::root(object).f("spec"), &At::root(old).f("spec"));
-    e.into_vec()
-}
-
 pub struct ResourceClaim;
 
 impl Strategy for ResourceClaim {
@@ -276,7 +270,7 @@ impl Strategy for ResourceClaim {
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        immutable_spec(object, old)
+        immutable_spec(Vec::new(), object, old)
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
@@ -381,7 +375,7 @@ impl Strategy for ResourceClaimTemplate {
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        immutable_spec(object, old)
+        immutable_spec(Vec::new(), object, old)
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::volumes::csi_driver;
 use crate::strategies::Strategy;
 use crate::strategies::check::{At, Errors, Path};
+use crate::strategies::common::immutable_spec;
 use crate::strategies::edit::{self, default, same};
 use crate::strategies::pod::warnings::node_label;
 
@@ -266,10 +267,7 @@ impl Strategy for VolumeAttachment {
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut e = Errors::new();
-        e.extend(self.validate(object));
-        e.immutable(&At::root(object).f("spec"), &At::root(old).f("spec"));
-        e.into_vec()
+        immutable_spec(self.validate(object), object, old)
     }
 }
 
