@@ -1,7 +1,7 @@
 //! How the server's seats are shared out among the levels from time to time, by what they have lately wanted
 //! (KEP-1040): a level lends what it does not need, and never falls below what it keeps for itself.
 
-use super::queueset::DemandSeen;
+use super::demand::DemandSeen;
 
 /// How much of the smoothed demand stays from one period to the next.
 const SMOOTHING: f64 = 0.977;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::level::Schema;
-use super::queueset::Estimate;
+use super::seats::Estimate;
 use crate::app::App;
 use crate::request::{Query, RequestInfo};
 

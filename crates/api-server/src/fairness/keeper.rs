@@ -328,7 +328,7 @@ mod tests {
         bootstrapped(&fairness);
         let info = RequestInfo::parse(&http::Method::GET, "/api/v1/pods", &Query::default());
         let jane = user("jane", &["system:authenticated"]);
-        let entered = fairness.enter(&info, &jane, |_| super::super::queueset::Estimate::ONE).await;
+        let entered = fairness.enter(&info, &jane, |_| super::super::seats::Estimate::ONE).await;
         let ticket = entered.ok().expect("there is room");
         fairness.digest(&[], &[]);
         let level = |name: &str| fairness.table.load().level(name).cloned();

@@ -7,6 +7,7 @@
 
 pub mod allocation;
 pub mod config;
+pub mod demand;
 mod dump;
 pub mod estimate;
 mod keeper;
@@ -14,6 +15,7 @@ mod level;
 mod metrics;
 pub mod queueset;
 mod retry;
+pub mod seats;
 mod shard;
 mod watchers;
 
@@ -31,7 +33,8 @@ pub use keeper::run;
 pub use level::Schema;
 use level::{Details, Level, Set, Table, Tag};
 use metrics::FlowMetrics;
-use queueset::{Estimate, Left, Mode, Refusal, Start};
+use queueset::{Left, Mode, Refusal, Start};
+use seats::Estimate;
 pub use watchers::{Watchers, Watching};
 
 use crate::body::Response;

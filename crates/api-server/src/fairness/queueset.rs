@@ -9,44 +9,9 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::demand::{Demand, DemandSeen};
+use super::seats::{Estimate, GUESS, Work, work};
 use super::shard::deal;
-
-/// Work in seat-nanoseconds, and virtual time, which is work per queue.
-type Work = i128;
-
-/// How long a request is taken to last until it has ended.
-const GUESS: Duration = Duration::from_millis(3);
-
-/// What a request occupies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Estimate {
-    /// Seats while it runs.
-    pub seats: u32,
-    /// Seats that it keeps for `lingering` once it has ended.
-    pub final_seats: u32,
-    pub lingering: Duration,
-}
-
-impl Estimate {
-    pub const ONE: Self = Self::seats(1);
-
-    pub const fn seats(seats: u32) -> Self {
-        Self { seats, final_seats: 0, lingering: Duration::ZERO }
-    }
-
-    /// The most it occupies at any time.
-    pub fn width(&self) -> u32 {
-        self.seats.max(self.final_seats)
-    }
-
-    fn work(&self) -> Work {
-        work(self.seats, GUESS) + work(self.final_seats, self.lingering)
-    }
-}
-
-fn work(seats: u32, time: Duration) -> Work {
-    Work::from(seats) * time.as_nanos() as Work
-}
 
 /// What happens to requests that do not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -539,50 +504,6 @@ impl<T, W> QueueSet<T, W> {
         if let Some(oldest) = queue.waiting.front() {
             queue.next_r = queue.next_r.max(self.requests[*oldest].arrived_r);
         }
-    }
-}
-
-/// The integrals of the demand for seats over time.
-#[derive(Debug, Default)]
-struct Demand {
-    now: u64,
-    max: u64,
-    seconds: f64,
-    sum: f64,
-    squares: f64,
-}
-
-/// The demand for seats over some time.
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
-pub struct DemandSeen {
-    pub seconds: f64,
-    pub max: u64,
-    pub average: f64,
-    pub deviation: f64,
-}
-
-impl Demand {
-    fn pass(&mut self, time: Duration) {
-        let (seconds, x) = (time.as_secs_f64(), self.now as f64);
-        self.seconds += seconds;
-        self.sum += x * seconds;
-        self.squares += x * x * seconds;
-    }
-
-    fn set(&mut self, now: u64) {
-        self.now = now;
-        self.max = self.max.max(now);
-    }
-
-    fn take(&mut self) -> DemandSeen {
-        let Self { now, max, seconds, sum, squares } = std::mem::take(self);
-        (self.now, self.max) = (now, now);
-        if seconds <= 0.0 {
-            return DemandSeen { max, ..DemandSeen::default() };
-        }
-        let average = sum / seconds;
-        let deviation = (squares / seconds - average * average).max(0.0).sqrt();
-        DemandSeen { seconds, max, average, deviation }
     }
 }
 

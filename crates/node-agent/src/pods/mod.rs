@@ -11,6 +11,7 @@ pub mod manager;
 pub mod observe;
 pub mod plan;
 pub mod probe;
+pub mod report;
 pub mod resize;
 pub mod resources;
 pub mod sandbox;

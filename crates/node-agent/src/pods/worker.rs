@@ -2,6 +2,7 @@
 
 use super::observe::{PodState, State, observe};
 use super::plan::{Memory, Waiting, plan};
+use super::report::{self, Report, is_same};
 use super::terminate::{Kill, Why, kill};
 use super::{labels, spec, status};
 use crate::api::reference;
@@ -89,15 +90,6 @@ pub struct Worker {
     failures: u32,
 }
 
-/// A status on its way to the API.
-#[derive(Debug, Clone)]
-struct Report {
-    pod: Arc<Pod>,
-    status: PodStatus,
-    /// Then remove the object.
-    last: bool,
-}
-
 enum Next {
     /// Nothing to do before this time, unless something happens.
     Wait(Option<Instant>),
@@ -116,7 +108,7 @@ impl Worker {
         let pod = desired.borrow().pod.clone();
         let (report, reports) = watch::channel(None);
         let started = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0);
-        let reporter = send_reports(ctx.clone(), reports);
+        let reporter = report::send(ctx.clone(), reports);
         let worker = Self {
             uid: spec::uid(&pod).to_owned(),
             ctx,
@@ -489,18 +481,6 @@ fn read_start(file: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Equal but for what only time changes.
-fn is_same(a: &PodStatus, b: &PodStatus) -> bool {
-    let strip = |s: &PodStatus| {
-        let mut s = s.clone();
-        for condition in s.conditions.iter_mut().flatten() {
-            condition.last_transition_time = None;
-        }
-        s
-    };
-    strip(a) == strip(b)
-}
-
 /// Reads the state once the runtime's own record has caught up with the exits that were told.
 pub async fn observe_after_exit(ctx: &Context, uid: &str, before: &PodState, shared: &Shared) -> PodState {
     let exited: Vec<String> = shared.exited.lock().drain().collect();
@@ -520,49 +500,6 @@ pub async fn observe_after_exit(ctx: &Context, uid: &str, before: &PodState, sha
         tokio::time::sleep(Duration::from_millis(if attempt < 20 { 4 } else { 20 })).await;
     }
     state
-}
-
-/// Brings statuses to the API, the newest only, until the last one is there and the object removed.
-async fn send_reports(ctx: Arc<Context>, mut reports: watch::Receiver<Option<Report>>) {
-    let mut sent = None;
-    loop {
-        if reports.changed().await.is_err() {
-            return;
-        }
-        let mut pause = Duration::from_millis(100);
-        loop {
-            let Some(report) = reports.borrow_and_update().clone() else { break };
-            match deliver(&ctx, &report, &mut sent).await {
-                Ok(()) if report.last => return,
-                Ok(()) => break,
-                Err(e) if matches!(e.code(), Some(404)) => return,
-                // The name belongs to another pod by now.
-                Err(e) if matches!(e.code(), Some(409 | 422)) && report.last => return,
-                Err(e) => {
-                    tracing::info!(?pause, "{}", volumes::chain(&e));
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        changed = reports.changed() => if changed.is_err() { return },
-                    }
-                    pause = (pause * 2).min(Duration::from_secs(10));
-                }
-            }
-        }
-    }
-}
-
-/// Sends a status, unless it is the one that was `sent`; then removes the object where it was the last.
-async fn deliver(ctx: &Context, report: &Report, sent: &mut Option<PodStatus>) -> crate::api::Result<()> {
-    let (namespace, name) = (spec::namespace(&report.pod), spec::name(&report.pod));
-    if !sent.as_ref().is_some_and(|s| is_same(s, &report.status)) {
-        let body = status::patch(&report.pod, &report.status);
-        ctx.api.patch_status(namespace, name, body).await?;
-        *sent = Some(report.status.clone());
-    }
-    if report.last {
-        ctx.api.delete_pod(namespace, name, spec::uid(&report.pod)).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
