@@ -5,6 +5,17 @@
 
 use std::path::{Path, PathBuf};
 
+/// What was tried with a path; where a file is in the way of its folders, which and what to do.
+pub fn failed(operation: &str, path: &Path) -> String {
+    let tried = format!("{operation} {}", path.display());
+    match path.ancestors().skip(1).find(|part| part.is_file()) {
+        Some(file) => {
+            format!("{tried}: {} is not a folder: give another --root, or move it away", file.display())
+        }
+        None => tried,
+    }
+}
+
 /// The paths of one cluster.
 #[derive(Debug, Clone)]
 pub struct Layout {

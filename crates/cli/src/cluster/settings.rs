@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::layout::Layout;
+use super::layout::{Layout, failed};
 
 /// `ctl cluster up`'s choices. A flag given on the command line overrides what the file says and is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ impl Settings {
                 serde_saphyr::from_str(&text).with_context(|| format!("{} is not valid", path.display()))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+            Err(error) => Err(error).with_context(|| failed("read", &path)),
         }
     }
 
@@ -251,6 +251,18 @@ mod tests {
         };
         settings.store(&layout).unwrap();
         assert_eq!(Settings::load(&layout).unwrap(), settings);
+    }
+
+    #[test]
+    fn a_file_where_the_root_should_be_is_named_with_advice() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for root in [file.clone(), file.join("below")] {
+            let error = format!("{:#}", Settings::load(&Layout::new(&root)).unwrap_err());
+            let advice = format!("{} is not a folder: give another --root, or move it away", file.display());
+            assert!(error.contains(&advice), "{error}");
+        }
     }
 
     #[test]

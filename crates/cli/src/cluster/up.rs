@@ -16,7 +16,7 @@ use keelson_cri::containerd;
 
 use super::components::{self, API_SERVER, CONTAINERD, NODE_AGENT};
 use super::keeper::Keeper;
-use super::layout::Layout;
+use super::layout::{Layout, failed};
 use super::progress::step;
 use super::settings::{Settings, write_if_changed};
 
@@ -46,7 +46,7 @@ pub async fn up(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
 /// Writes certificates, kubeconfigs and configurations; names the components that must restart for theirs.
 fn write_everything(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<String>> {
     for dir in [layout.config_dir(), layout.state_dir(), layout.run_dir(), layout.cni_config_dir()] {
-        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        std::fs::create_dir_all(&dir).with_context(|| failed("create", &dir))?;
     }
     settings.store(layout)?;
     keelson_pki::ensure_all(&layout.config_dir(), &settings.identity()?).context("issue certificates")?;
