@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use keelson_chaos::cluster::Backend;
 use keelson_chaos::run::{Round, round};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Random faults against real API servers, and a check of what clients saw meanwhile
 ///
@@ -40,6 +41,7 @@ struct Totals {
 async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let begin = Instant::now();
+    let mut ended = Ended::listen()?;
     let mut totals = Totals::default();
     let backends = cli.backend.map_or(vec![Backend::Embedded, Backend::Etcd], |one| vec![one]);
     for (seed, backend) in (cli.seed..).zip(backends.into_iter().cycle()) {
@@ -47,7 +49,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         if left.is_zero() {
             break;
         }
-        let round = round(seed, backend, left.min(Duration::from_secs(cli.round))).await?;
+        let faults = left.min(Duration::from_secs(cli.round));
+        // A round that is dropped ends its processes and unmounts its disk.
+        let round = tokio::select! {
+            round = round(seed, backend, faults) => round?,
+            () = ended.recv() => return Ok(ExitCode::FAILURE),
+        };
         totals.add(&round);
         tell(seed, backend, &round);
     }
@@ -63,6 +70,25 @@ async fn main() -> anyhow::Result<ExitCode> {
         totals.violations
     );
     Ok(if totals.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The signals that end this program.
+struct Ended {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ended {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 impl Totals {
