@@ -152,6 +152,7 @@ pub fn apply(
         let empty = zero(ty);
         update(ty, &empty, live, &mut managers, &before)?;
     }
+    managers.follow_types(ty, live, manager)?;
     match apply_with(ty, live, applied, managers.clone(), manager, force) {
         Err(ApplyError::Conflicts(conflicts)) if manager.name == "kubectl" => {
             let mine = last_applied_fields(ty, live, manager.api_version);
@@ -243,6 +244,7 @@ fn update(
     if compared.is_same() {
         return Ok(());
     }
+    managers.follow_types(ty, old, manager)?;
     managers.release(None, &Changes::new(ty, old, new, manager, managers, &compared)?);
     let set = compared.modified.union(compared.added).difference(&STRIPPED);
     if set.is_empty() {

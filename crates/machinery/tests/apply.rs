@@ -209,6 +209,34 @@ fn client_side_apply_is_taken_over() {
 }
 
 #[test]
+fn owners_of_parts_own_the_whole_once_it_is_atomic() {
+    let schema = |list: &str, map: &str| {
+        from_json_schema(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "list": {"type": "array", "x-kubernetes-list-type": list, "items": {"type": "string"}},
+            "map": {"type": "object", "x-kubernetes-map-type": map, "additionalProperties": {"type": "string"}}
+        }}}}))
+        .expect("schema")
+    };
+    let (before, after) = (schema("set", "granular"), schema("atomic", "atomic"));
+    let object = json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "x"},
+        "spec": {"list": ["a"], "map": {"k": "1"}}});
+    let m =
+        |name| Manager { name, api_version: "a/v1", subresource: "", resets: &[], versions: None, now: T1 };
+    let live = apply(&before, None, &object, &m("one"), false).expect("applies");
+    let mut changed = live.clone();
+    changed["metadata"]["labels"] = json!({"l": "1"});
+    track_update(&after, Some(&live), &mut changed, &m("two")).expect("tracked");
+    assert_eq!(
+        changed["metadata"]["managedFields"][0]["fieldsV1"],
+        json!({"f:spec": {"f:list": {}, "f:map": {}}})
+    );
+    let mut other = object.clone();
+    other["spec"] = json!({"map": {"other": "1"}});
+    let refused = apply(&after, Some(&live), &other, &m("two"), false).unwrap_err();
+    assert!(refused.to_string().ends_with("conflict with \"one\": .spec.map"), "{refused}");
+}
+
+#[test]
 fn sets_atomics_and_bad_objects() {
     let crd = from_json_schema(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
         "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},

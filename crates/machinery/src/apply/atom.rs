@@ -45,6 +45,17 @@ impl<'a> Ref<'a> {
         }
     }
 
+    /// Whether values with something in them are owned as one.
+    fn is_atomic(&self) -> bool {
+        self.atomic
+            || match &self.ty.shape {
+                Shape::Object(o) => o.atomic,
+                Shape::Map(m) => m.atomic,
+                Shape::List(list) => list.kind == ListKind::Atomic,
+                _ => false,
+            }
+    }
+
     /// Whether a value that took another's place is itself changed, and not only what is in it. Null is an empty container.
     pub(super) fn is_modified(&self, old: &Value, new: &Value) -> bool {
         match (self.atom(old), self.atom(new)) {
@@ -166,6 +177,19 @@ fn fields(at: Ref<'_>, value: &Value) -> (bool, FieldSet) {
         }
     }
     (false, set)
+}
+
+/// With the whole of what is owned as one instead of parts of it, which who wrote before the type changed may own.
+pub(super) fn with_whole_atoms(at: Ref<'_>, set: &FieldSet) -> FieldSet {
+    let mut out = FieldSet::default();
+    for (element, node) in set.nodes() {
+        let there = at.below(element);
+        match there.is_atomic() && !node.below.is_empty() {
+            true => out.attach(element.clone(), true, FieldSet::default()),
+            false => out.attach(element.clone(), node.member, with_whole_atoms(there, &node.below)),
+        }
+    }
+    out
 }
 
 /// Adds the declared fields on the way to each member.

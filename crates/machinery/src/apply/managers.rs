@@ -1,8 +1,12 @@
 //! `metadata.managedFields`, decoded.
 
+use super::atom::{Ref, with_whole_atoms};
 use super::compare::Changes;
 use super::fields::FieldSet;
 use super::{Conflict, Manager, printed};
+use crate::prune::is_custom;
+use keelson_api_types::StatusError;
+use keelson_schema::Type;
 use serde_json::{Map, Value, json};
 use std::cell::OnceCell;
 
@@ -234,6 +238,23 @@ impl Managers {
             }
         }
         self.entries.retain(|e| !e.owned.is_empty() || applier.is_some_and(|a| e.is(a, true)));
+    }
+
+    /// Brings what is owned up to the types of now. Those of built-in kinds do not change.
+    pub(super) fn follow_types(
+        &mut self,
+        ty: &Type,
+        live: &Value,
+        manager: &Manager<'_>,
+    ) -> Result<(), StatusError> {
+        for entry in self.entries.iter_mut().filter(|_| is_custom(ty)) {
+            let Some((_, there)) = manager.view(ty, live, &entry.api_version)? else { continue };
+            let set = with_whole_atoms(Ref::new(there), entry.owned.set());
+            if set != *entry.owned.set() {
+                entry.owned = set.into();
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn drop_empty(&mut self) {
