@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keelson_api_server::config::Config;
-use keelson_pki::{Ca, ServiceAccountKeys};
+use keelson_pki::{Ca, Request as Certificate, ServiceAccountKeys, Usage};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -316,6 +316,42 @@ async fn certificates_count_until_they_end_and_of_our_authority_alone() {
         if reply.status == 401 { Ok(()) } else { Err(reply.text()) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_new_authority_and_a_new_certificate_count_without_a_restart() {
+    let plane = Server::start().await;
+    let pki = |file: &str| plane.path("pki").join(file);
+    let ours = Ca::load(&pki("ca.crt"), &pki("ca.key")).unwrap();
+    let issued = ours
+        .issue(&Certificate {
+            cn: "renewed".into(),
+            orgs: Vec::new(),
+            sans: vec!["127.0.0.1".into()],
+            usage: Usage::Server,
+            ttl: Duration::from_secs(3600),
+        })
+        .unwrap();
+    let wanted = pem::parse(&issued.cert_pem).unwrap().into_contents();
+    std::fs::write(pki("api-server.key"), issued.key_pem).unwrap();
+    std::fs::write(pki("api-server.crt"), issued.cert_pem).unwrap();
+    let admin = plane.admin();
+    eventually("the new certificate is shown", || async {
+        let connection = admin.raw(false).await;
+        let shown = connection.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+        if shown == wanted { Ok(()) } else { Err("the old one is".into()) }
+    })
+    .await;
+    let other = Ca::load_or_create(&plane.path("o.crt"), &plane.path("o.key"), "other").unwrap();
+    let both = [std::fs::read(pki("ca.crt")).unwrap(), std::fs::read(plane.path("o.crt")).unwrap()].concat();
+    std::fs::write(pki("ca.crt"), both).unwrap();
+    let jane = plane.client_of(&other, "jane", &[]);
+    let found = eventually("the new authority's users are known", || async {
+        let reply = who(&jane).await;
+        if reply.status == 201 { Ok(reply.json()["status"]["userInfo"].clone()) } else { Err(reply.text()) }
+    })
+    .await;
+    assert_eq!(found["username"], "jane");
 }
 
 #[tokio::test]

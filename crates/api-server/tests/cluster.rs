@@ -154,17 +154,43 @@ impl Store for Late {
     keelson_store::delegate!(inner: get, range, write, revision, request_progress, compact, advance, lease, renew, revoke);
 }
 
-#[tokio::test]
-async fn a_write_that_undoes_anothers_is_not_taken_for_an_empty_one() {
+/// Two servers of one store, with a ConfigMap `x`; the second hears of no changes while the switch says so.
+async fn one_late() -> (tempfile::TempDir, [Server; 2], watch::Sender<bool>) {
     let folder = tempfile::tempdir().unwrap();
     let embedded = EmbeddedConfig::new(folder.path().join("store.redb"));
     let inner = keelson_store::open(StoreConfig::Embedded(embedded)).await.unwrap();
     let (open, told) = watch::channel(true);
     let prompt = Server::over(inner.clone(), |_| {}).await;
     let late = Server::over(Arc::new(Late { inner, open: told }), |_| {}).await;
+    let created = prompt.admin().post(CONFIG_MAPS, &config_map("x")).await.expect(201);
+    assert_eq!(late.admin().get(&format!("{CONFIG_MAPS}/x")).await.expect(200), created);
+    (folder, [prompt, late], open)
+}
+
+#[tokio::test]
+async fn a_consistent_read_waits_for_all_that_was_acknowledged() {
+    let (_folder, [prompt, late], open) = one_late().await;
     let (prompt, late, path) = (prompt.admin(), late.admin(), format!("{CONFIG_MAPS}/x"));
-    let created = prompt.post(CONFIG_MAPS, &config_map("x")).await.expect(201);
-    assert_eq!(late.get(&path).await.expect(200), created);
+    open.send_replace(false);
+    let new = prompt.patch(&path, "merge", &json!({"data": {"a": "2"}})).await.expect(200);
+    let (any, reader, fresh) = (format!("{path}?resourceVersion=0"), late.clone(), path.clone());
+    let (one, list) = (reader.clone(), reader);
+    let one = tokio::spawn(async move { one.get(&fresh).await.expect(200) });
+    let list = tokio::spawn(async move { list.get(CONFIG_MAPS).await.expect(200) });
+    assert_eq!(
+        late.get(&any).await.expect(200)["data"]["a"],
+        "1",
+        "who asks for anything gets what there is"
+    );
+    open.send_replace(true);
+    assert_eq!(one.await.unwrap(), new);
+    assert_eq!(list.await.unwrap()["items"][0]["data"]["a"], "2");
+}
+
+#[tokio::test]
+async fn a_write_that_undoes_anothers_is_not_taken_for_an_empty_one() {
+    let (_folder, [prompt, late], open) = one_late().await;
+    let (prompt, late, path) = (prompt.admin(), late.admin(), format!("{CONFIG_MAPS}/x"));
     open.send_replace(false);
     prompt.patch(&path, "merge", &json!({"data": {"a": "2"}})).await.expect(200);
     let undone = late.patch(&path, "merge", &json!({"data": {"a": "1"}})).await.expect(200);

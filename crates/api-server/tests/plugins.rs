@@ -143,3 +143,38 @@ async fn certificates_are_approved_and_signed_by_who_may_for_the_signer() {
         jane.patch(&format!("{REQUESTS}/mine/{part}"), "merge", &conditions(kinds)).await.expect(200);
     }
 }
+
+#[tokio::test]
+async fn ranges_and_quotas_hold_what_a_namespace_may_have() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(ACCOUNTS, &default_account()).await.expect(201);
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    // A quota counts once somebody has said in its status what there is.
+    for (name, scopes) in [("bare", json!(["BestEffort"])), ("all", Value::Null)] {
+        let hard = json!({"pods": if name == "bare" { "1" } else { "3" }});
+        let quota = json!({"metadata": {"name": name}, "spec": {"hard": hard, "scopes": scopes}});
+        admin.post(quotas, &quota).await.expect(201);
+        let status = json!({"status": {"hard": hard, "used": {"pods": "0"}}});
+        admin.patch(&format!("{quotas}/{name}/status"), "merge", &status).await.expect(200);
+    }
+    let pod = |name: &str, requests: Value| {
+        json!({"metadata": {"name": name}, "spec": {"containers": [
+            {"name": "c", "image": "i", "resources": {"requests": requests}}]}})
+    };
+    admin.post(PODS, &pod("a", json!({}))).await.expect(201);
+    let why = "exceeded quota: bare, requested: pods=1, used: pods=1, limited: pods=1";
+    admin.post(PODS, &pod("b", json!({}))).await.refused(403, "Forbidden", why);
+    admin.post(PODS, &pod("b", json!({"cpu": "100m"}))).await.expect(201);
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": [
+        {"type": "Container", "defaultRequest": {"cpu": "50m"}, "default": {"cpu": "1"}, "max": {"cpu": "2"}}]}});
+    admin.post("/api/v1/namespaces/default/limitranges", &range).await.expect(201);
+    let why = "maximum cpu usage per Container is 2, but request is 3";
+    admin.post(PODS, &pod("c", json!({"cpu": "3"}))).await.refused(403, "Forbidden", why);
+    let made = admin.post(PODS, &pod("c", json!({}))).await.expect(201);
+    let resources = &made["spec"]["containers"][0]["resources"];
+    assert_eq!(resources, &json!({"requests": {"cpu": "50m"}, "limits": {"cpu": "1"}}));
+    let why = "exceeded quota: all, requested: pods=1, used: pods=3, limited: pods=3";
+    admin.post(PODS, &pod("d", json!({}))).await.refused(403, "Forbidden", why);
+    assert_eq!(admin.get(&format!("{quotas}/all")).await.expect(200)["status"]["used"]["pods"], "3");
+}

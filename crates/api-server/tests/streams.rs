@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use keelson_daemon::tls::{ClientAuth, ServerFiles, server_config};
 use keelson_daemon::{Shutdown, serve};
 use keelson_pki::{Ca, Request as Certificate, Usage};
+use keelson_streams::forward;
 use keelson_streams::remote::{self, Options, status};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +26,7 @@ const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 type Socket = tokio_tungstenite::WebSocketStream<Raw>;
 
 /// A node agent whose containers write their query as their log; so does the command `echo`, and all copy stdin to
-/// stdout.
+/// stdout. A forwarded port does the same.
 async fn answer(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
     let plain = |status: u16, text: String| {
         Response::builder().status(status).body(Full::new(Bytes::from(text))).unwrap()
@@ -37,7 +38,7 @@ async fn answer(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
             plain(400, "previous terminated container \"c\" in pod \"p\" not found".into())
         }
         "/containerLogs/default/p/c" => plain(200, format!("{query}\n")),
-        "/exec/default/p/c" => {
+        "/exec/default/p/c" | "/attach/default/p/c" => {
             let options = Options { stdin: true, stdout: true, stderr: false, tty: false };
             let (response, pending) = match remote::accept(&mut request, options) {
                 Ok(accepted) => accepted,
@@ -52,6 +53,15 @@ async fn answer(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
                 let _ = tokio::io::copy(&mut stdin, &mut stdout).await;
                 drop(stdout);
                 session.control.finish(&status::success()).await;
+            });
+            response.map(|()| Full::default())
+        }
+        "/portForward/default/p" => {
+            let (response, pending) = forward::accept(&mut request, vec![80]).unwrap();
+            tokio::spawn(async move {
+                let mut forward = pending.forward().await.unwrap();
+                let mut pair = forward.next().await.unwrap();
+                let _ = tokio::io::copy(&mut pair.read, &mut pair.write).await;
             });
             response.map(|()| Full::default())
         }
@@ -179,22 +189,40 @@ async fn logs_come_over_websockets_in_plain_messages() {
 async fn commands_run_over_websockets_and_spdy() {
     let server = running().await;
     let admin = server.admin();
-    let path = format!("{PODS}/p/exec?stdin=1&stdout=1&command=cat");
-    let mut socket = websocket(&admin, &path, "v5.channel.k8s.io").await;
-    socket.send(Message::Binary(b"\x00hello".to_vec().into())).await.unwrap();
-    socket.send(Message::Binary(b"\xff\x00".to_vec().into())).await.unwrap();
-    let messages: Vec<Bytes> = all(&mut socket).await.into_iter().map(Message::into_data).collect();
-    assert!(messages.iter().any(|m| &m[..] == b"\x01hello"), "{messages:?}");
-    let last: Value = serde_json::from_slice(&messages.last().unwrap()[1..]).unwrap();
-    assert_eq!(last["status"], "Success");
+    for path in ["exec?stdin=1&stdout=1&command=cat", "attach?stdin=1&stdout=1"] {
+        let path = format!("{PODS}/p/{path}");
+        let mut socket = websocket(&admin, &path, "v5.channel.k8s.io").await;
+        socket.send(Message::Binary(b"\x00hello".to_vec().into())).await.unwrap();
+        socket.send(Message::Binary(b"\xff\x00".to_vec().into())).await.unwrap();
+        let messages: Vec<Bytes> = all(&mut socket).await.into_iter().map(Message::into_data).collect();
+        assert!(messages.iter().any(|m| &m[..] == b"\x01hello"), "{path}: {messages:?}");
+        let last: Value = serde_json::from_slice(&messages.last().unwrap()[1..]).unwrap();
+        assert_eq!(last["status"], "Success", "{path}");
+        speaks_spdy(&admin, &path, "v4.channel.k8s.io").await;
+    }
+}
 
-    let spdy = admin.with("x-stream-protocol-version", "v4.channel.k8s.io");
-    let mut stream = spdy.upgrade(&path, "SPDY/3.1").await;
-    // A ping, which the agent sends back.
+/// Sends a ping, which the agent sends back.
+async fn speaks_spdy(admin: &Client, path: &str, protocol: &str) {
+    let mut stream = admin.with("x-stream-protocol-version", protocol).upgrade(path, "SPDY/3.1").await;
     stream.write_all(&[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]).await.unwrap();
     let mut pong = [0; 12];
     stream.read_exact(&mut pong).await.unwrap();
     assert_eq!(pong, [0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_over_websockets_and_spdy() {
+    let server = running().await;
+    let admin = server.admin();
+    let path = format!("{PODS}/p/portforward?ports=80");
+    let mut socket = websocket(&admin, &path, "v4.channel.k8s.io").await;
+    for channel in [0, 1] {
+        assert_eq!(socket.next().await.unwrap().unwrap().into_data()[..], [channel, 80, 0]);
+    }
+    socket.send(Message::Binary(b"\x00hello".to_vec().into())).await.unwrap();
+    assert_eq!(&socket.next().await.unwrap().unwrap().into_data()[..], b"\x00hello");
+    speaks_spdy(&admin, &path, "portforward.k8s.io").await;
 }
 
 #[tokio::test]

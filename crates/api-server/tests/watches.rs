@@ -117,3 +117,26 @@ async fn a_watched_table_has_its_columns_once() {
     assert_eq!(second["object"]["rows"][0]["cells"][0], "b");
     assert!(second["object"]["columnDefinitions"].as_array().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_watcher_that_does_not_keep_up_is_told_to_start_over() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let start = revision(&admin).await;
+    let mut watch = admin.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={start}")).await;
+    // More than the history holds, while nobody reads.
+    let mut large = config_map("a");
+    admin.post(CONFIG_MAPS, &large).await.expect(201);
+    for round in 0..130 {
+        large["data"]["a"] = format!("{round}{}", "x".repeat(1_000_000)).into();
+        admin.put(&format!("{CONFIG_MAPS}/a"), &large).await.expect(200);
+    }
+    let last = loop {
+        let event = watch.next().await.expect("an end that says why");
+        if event["type"] == "ERROR" {
+            break event;
+        }
+    };
+    assert_eq!((&last["object"]["code"], &last["object"]["reason"]), (&json!(410), &json!("Expired")));
+    assert!(watch.next().await.is_none());
+}
