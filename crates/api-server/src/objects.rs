@@ -166,7 +166,15 @@ impl Objects for App {
         request: &'a Gvr,
     ) -> BoxFuture<'a, Result<Value, StatusError>> {
         Box::pin(async move {
-            let resource = self.known(gvr)?;
+            let mut resource = self.known(gvr)?;
+            if gvr != request
+                && is_own_kind(&resource, &object)
+                && let Some(custom) = resource.custom.clone()
+            {
+                resource.strategy.default(&mut object);
+                object = in_version(self, &custom, object, request).await?;
+                resource = self.known(request)?;
+            }
             // The options of connections are in no schema.
             let known = Gvk::of(&object).is_none_or(|gvk| keelson_schema::builtin().for_gvk(&gvk).is_some());
             if known || is_own_kind(&resource, &object) {
@@ -177,14 +185,7 @@ impl Objects for App {
                 object = resource.conversion.to_stored(object);
                 resource.strategy.default(&mut object);
             }
-            match &resource.custom {
-                Some(custom) if gvr != request => {
-                    let mut object = in_version(self, custom, object, request).await?;
-                    self.known(request)?.strategy.default(&mut object);
-                    Ok(object)
-                }
-                _ => Ok(object),
-            }
+            Ok(object)
         })
     }
 
@@ -285,11 +286,12 @@ async fn follow(caches: Arc<Caches>, cache: Arc<ResourceCache>, sender: Unbounde
     }
 }
 
-/// A custom object in another of its versions; its subresources of another kind have none.
+/// A custom object in another of its versions, with what that may not know: it may be on its way there and back. Its
+/// subresources of another kind have none.
 async fn in_version(app: &App, custom: &Custom, object: Value, gvr: &Gvr) -> Result<Value, StatusError> {
     if object["kind"] != *custom.versions.kind {
         return Ok(object);
     }
-    let converted = custom.versions.convert(app, vec![object], &gvr.api_version()).await?;
+    let converted = custom.versions.convert_whole(app, vec![object], &gvr.api_version()).await?;
     Ok(converted.into_iter().next().unwrap_or_default())
 }

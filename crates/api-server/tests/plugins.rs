@@ -158,19 +158,19 @@ async fn ranges_and_quotas_hold_what_a_namespace_may_have() {
         let status = json!({"status": {"hard": hard, "used": {"pods": "0"}}});
         admin.patch(&format!("{quotas}/{name}/status"), "merge", &status).await.expect(200);
     }
-    let pod = |name: &str, requests: Value| {
+    let pod = |name: &str, resources: Value| {
         json!({"metadata": {"name": name}, "spec": {"containers": [
-            {"name": "c", "image": "i", "resources": {"requests": requests}}]}})
+            {"name": "c", "image": "i", "resources": resources}]}})
     };
     admin.post(PODS, &pod("a", json!({}))).await.expect(201);
     let why = "exceeded quota: bare, requested: pods=1, used: pods=1, limited: pods=1";
     admin.post(PODS, &pod("b", json!({}))).await.refused(403, "Forbidden", why);
-    admin.post(PODS, &pod("b", json!({"cpu": "100m"}))).await.expect(201);
+    admin.post(PODS, &pod("b", json!({"requests": {"cpu": "100m"}}))).await.expect(201);
     let range = json!({"metadata": {"name": "r"}, "spec": {"limits": [
         {"type": "Container", "defaultRequest": {"cpu": "50m"}, "default": {"cpu": "1"}, "max": {"cpu": "2"}}]}});
     admin.post("/api/v1/namespaces/default/limitranges", &range).await.expect(201);
-    let why = "maximum cpu usage per Container is 2, but request is 3";
-    admin.post(PODS, &pod("c", json!({"cpu": "3"}))).await.refused(403, "Forbidden", why);
+    let why = "maximum cpu usage per Container is 2, but limit is 3";
+    admin.post(PODS, &pod("c", json!({"limits": {"cpu": "3"}}))).await.refused(403, "Forbidden", why);
     let made = admin.post(PODS, &pod("c", json!({}))).await.expect(201);
     let resources = &made["spec"]["containers"][0]["resources"];
     assert_eq!(resources, &json!({"requests": {"cpu": "50m"}, "limits": {"cpu": "1"}}));

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::crds;
 use crate::support::webhook::Webhook;
 use crate::support::{CONFIG_MAPS, Client, DEPLOYMENTS, PODS, Server, config_map, deployment};
 
@@ -270,6 +271,22 @@ async fn equivalent_versions_are_converted_for_the_webhook() {
     assert_eq!(asked[0]["object"]["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
     assert_eq!(asked[1]["object"]["spec"]["targetCPUUtilizationPercentage"], 50);
     assert_eq!(asked[1]["object"]["spec"]["maxReplicas"], 9);
+}
+
+#[tokio::test]
+async fn what_a_webhooks_version_does_not_know_comes_back_from_it() {
+    let grow = |_: &Value| patch(json!([{"op": "replace", "path": "/spec/size", "value": 4}]));
+    let (server, hook) = (Server::start().await, Webhook::start(grow).await);
+    let admin = server.admin();
+    crds::differing_versions(&admin).await;
+    let rules = json!([{"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v2"], "resources": ["widgets"]}]);
+    configure(&admin, "mutating", "m", vec![hook.hook("m.example.com", rules)]).await;
+    let mut widget = crds::widget("w");
+    widget["spec"]["color"] = "blue".into();
+    let created = admin.post(crds::WIDGETS, &widget).await.expect(201);
+    assert_eq!(created["spec"], json!({"size": 4, "color": "blue"}));
+    let shown = &hook.asked()[0]["object"];
+    assert_eq!((&shown["apiVersion"], &shown["spec"]["color"]), (&json!("example.com/v2"), &json!("blue")));
 }
 
 #[tokio::test]

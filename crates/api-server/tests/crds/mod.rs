@@ -74,6 +74,11 @@ pub async fn two_versions(admin: &Client) {
     serve(admin, &definition).await;
 }
 
+/// Serves widgets in v1, which is stored, and v2, which has other fields.
+pub async fn differing_versions(admin: &Client) {
+    serve(admin, &versions::two()).await;
+}
+
 /// Makes v2 the version that is stored instead of v1.
 pub async fn switch_storage(admin: &Client) {
     let hash = async || {
