@@ -83,6 +83,9 @@ pub async fn start(
     let listener = Listener::bind(&config).await?;
     let address =
         listener.address().map_err(|source| Error::Listen { address: config.listen_address(), source })?;
+    if config.enable_profiling {
+        keelson_daemon::heap::enable();
+    }
     let mut store: Arc<dyn Store> = Metered::new(store, &daemon.metrics);
     let mut encrypted = None;
     if let Some(source) = &config.encryption {

@@ -1,5 +1,7 @@
 //! The server over real TLS: one behaviour per test.
 
+keelson_daemon::allocator!(fast);
+
 mod admission_metrics;
 mod aggregation;
 mod apply;
@@ -21,6 +23,7 @@ mod observe;
 mod patches;
 mod plugins;
 mod policies;
+mod profiling;
 mod protobuf;
 mod proxies;
 mod refusals;

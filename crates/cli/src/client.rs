@@ -142,7 +142,7 @@ impl Rest {
         Ok(String::from_utf8_lossy(&self.bytes(call).await?).into_owned())
     }
 
-    async fn bytes(&self, call: Call) -> anyhow::Result<Bytes> {
+    pub async fn bytes(&self, call: Call) -> anyhow::Result<Bytes> {
         let read = async {
             let response = self.send(call).await?;
             let body = response.into_body().collect().await.map_err(|e| self.unreachable(&e))?;

@@ -12,6 +12,7 @@ pub mod serve;
 
 pub use config::{Problems, Serving, Validate};
 pub use health::Health;
+pub use keelson_host::{heap, threads};
 pub use keelson_tls as tls;
 pub use logging::LogConfig;
 pub use metrics::Metrics;
@@ -25,7 +26,7 @@ pub use keelson_host::allocator;
 ///
 /// `allocator!()` is the system's, which holds the least: an idle client of the API server with 500 pods
 /// is resident with 8 MB, against 18 MB with mimalloc. `allocator!(fast)` is mimalloc, for who serves many
-/// requests on many threads.
+/// requests on many threads; it can be sampled ([`heap`]).
 #[macro_export]
 macro_rules! allocator {
     () => {
@@ -34,6 +35,7 @@ macro_rules! allocator {
     };
     (fast) => {
         #[global_allocator]
-        static ALLOCATOR: $crate::allocator::Mimalloc = $crate::allocator::Mimalloc;
+        static ALLOCATOR: $crate::heap::Sampling<$crate::allocator::Mimalloc> =
+            $crate::heap::Sampling($crate::allocator::Mimalloc);
     };
 }

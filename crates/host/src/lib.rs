@@ -8,9 +8,11 @@ pub mod cgroup;
 pub mod conntrack;
 pub mod error;
 pub mod folder;
+pub mod heap;
 pub mod mount;
 pub mod nft;
 pub mod process;
 pub mod system;
+pub mod threads;
 
 pub use error::{Error, Result};

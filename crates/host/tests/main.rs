@@ -2,3 +2,5 @@
 
 mod allocator;
 mod cgroup;
+mod heap;
+mod threads;

@@ -9,12 +9,14 @@ mod csr;
 mod files;
 mod info;
 mod kubeconfig;
+mod p521;
 mod service_account;
 
 pub use authority::{Ca, Issued, Request, Usage};
 pub use cluster::{ClusterIdentity, Ensured, ensure_all, renew_task};
 pub use files::write_file;
 pub use info::CertificateInfo;
+pub use p521::P521;
 pub use service_account::ServiceAccountKeys;
 
 use std::path::PathBuf;

@@ -47,12 +47,19 @@ fn a_replaced_key_still_verifies_while_its_public_half_is_kept() {
 
 #[test]
 fn other_kinds_of_keys_sign_as_well() {
-    for (kind, algorithm) in [(&rcgen::PKCS_ECDSA_P384_SHA384, "ES384"), (&rcgen::PKCS_RSA_SHA256, "RS256")] {
+    for (kind, algorithm) in [
+        (&rcgen::PKCS_ECDSA_P384_SHA384, "ES384"),
+        (&rcgen::PKCS_ECDSA_P521_SHA512, "ES512"),
+        (&rcgen::PKCS_RSA_SHA256, "RS256"),
+    ] {
         let pair = rcgen::KeyPair::generate_for(kind).unwrap();
         let keys = ServiceAccountKeys::from_pem(&pair.serialize_pem(), &pair.public_key_pem()).unwrap();
         let token = keys.sign(&json!({ "sub": "a" })).unwrap();
         assert_eq!(keys.verify::<Value>(&token).unwrap()["sub"], "a");
         assert_eq!(keys.algorithms(), [algorithm]);
         assert_eq!(keys.jwks()["keys"][0]["alg"], algorithm);
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        let forged = format!("{signed}.{}", "A".repeat(token.len() - signed.len() - 1));
+        assert!(keys.verify::<Value>(&forged).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The messages of pprof's `profile.proto` that a CPU profile needs; texts are places in the table of strings.
+//! The messages of pprof's `profile.proto` that ours need; texts are places in the table of strings.
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Profile {
@@ -20,6 +20,8 @@ pub struct Profile {
     pub period_type: Option<ValueType>,
     #[prost(int64, tag = "12")]
     pub period: i64,
+    #[prost(int64, tag = "14")]
+    pub default_sample_type: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -68,7 +68,7 @@ pub struct GetArgs {
 
 pub async fn run(context: &Context, args: GetArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.raw {
-        crate::io::print(&context.rest.text(Call::get(path.as_str())).await?);
+        crate::io::write(&context.rest.bytes(Call::get(path.as_str())).await?);
         return Ok(());
     }
     let printer = args.output.printer()?;
