@@ -23,6 +23,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::metrics::x509::WEBHOOKS;
+
 const MAX_ANSWER: usize = 8 << 20;
 /// Attempts at a webhook, the first pause between them, and what each pause grows by.
 const ATTEMPTS: u32 = 5;
@@ -172,7 +174,7 @@ impl Webhook {
             ));
         }
         let failed = |source| RemoteError::Tls { subject: cluster.server.clone(), source };
-        let verifier = cluster.verifier(path).map_err(failed)?;
+        let verifier = WEBHOOKS.counting(cluster.verifier(path).map_err(failed)?);
         let name = cluster.tls_server_name.clone().map(ServerName::try_from).transpose();
         let name = name.map_err(|e| wrong(format!("tls-server-name: {e}")))?;
         let identity = user.identity(path).map_err(failed)?;

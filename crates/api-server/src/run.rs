@@ -97,6 +97,7 @@ pub async fn start(
         store = layer.clone();
         encrypted = Some(layer);
     }
+    metrics::x509::register(&daemon.metrics);
     let caches = Caches::new(store);
     let registry = Registry::new(&caches, &config.runtime_config);
     let backends = Backends::new(&config).map_err(Error::Tls)?;

@@ -110,3 +110,24 @@ async fn policies_are_counted_by_binding_error_and_action() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn webhooks_whose_certificate_has_no_alternative_name_are_counted() {
+    let hook = Webhook::named("127.0.0.1", &[], |_| Value::Null).await;
+    let server = Server::start().await;
+    let admin = server.admin();
+    let hooks = json!([hook.hook("v.example.com", rules(json!({"resources": ["configmaps"]})))]);
+    let path = format!("{GROUP}/validatingwebhookconfigurations");
+    admin.post(&path, &json!({"metadata": {"name": "v"}, "webhooks": hooks})).await.expect(201);
+    admin.get(&path).await.expect(200);
+    admin.post(CONFIG_MAPS, &config_map("a")).await.expect(500);
+    shows(
+        &admin,
+        &[
+            "apiserver_webhooks_x509_missing_san_total 1",
+            "apiserver_webhooks_x509_insecure_sha1_total 0",
+            "apiserver_kube_aggregator_x509_missing_san_total 0",
+        ],
+    )
+    .await;
+}

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Bytes from one sample to the next, in the mean: Go's `MemProfileRate`.
 pub const RATE: usize = 512 << 10;
 /// Frames kept of a stack, from the allocation outwards.
-const DEPTH: usize = 128;
+const DEPTH: usize = 64;
 /// Stacks that are told apart; those that come later are counted as one without frames.
 const STACKS: usize = 1 << 14;
 const PAGE: usize = 4096;

@@ -44,13 +44,25 @@ pub fn trusting(
     trust: &Trust,
     identity: Option<Arc<dyn ResolvesClientCert>>,
 ) -> Result<Arc<ClientConfig>, Error> {
+    verified_by(verifier(trust)?, identity)
+}
+
+/// What checks servers by the trust that is asked for.
+pub fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, Error> {
     let provider = provider();
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+    Ok(match trust {
         Trust::Files(cas) => server_verifier(cas.clone())?,
         Trust::Pem(pem) => authorities(pem, &provider)?,
-        Trust::Anyone => Arc::new(Blanket { trusts: true, provider: provider.clone() }),
-    };
-    let builder = ClientConfig::builder_with_provider(provider)
+        Trust::Anyone => Arc::new(Blanket { trusts: true, provider }),
+    })
+}
+
+/// As [`trusting`], with one's own check of servers.
+pub fn verified_by(
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: Option<Arc<dyn ResolvesClientCert>>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(Error::Setup)?
         .dangerous()

@@ -8,7 +8,9 @@ mod client;
 mod files;
 mod server;
 
-pub use client::{ClientFiles, Trust, client_config, client_identity, server_verifier, trusting};
+pub use client::{
+    ClientFiles, Trust, client_config, client_identity, server_verifier, trusting, verified_by, verifier,
+};
 pub use files::{Error, Files, load_certificates, load_identity};
 pub use server::{ClientAuth, ClientVerifier, ServerFiles, server_config};
 

@@ -31,6 +31,7 @@ use crate::app::App;
 use crate::backend::Transport;
 use crate::config::Config;
 use crate::meta::{self, string};
+use crate::metrics::x509::AGGREGATED;
 use crate::types::{Change, Objects};
 
 pub use documents::{Documents, V2};
@@ -138,7 +139,8 @@ impl Aggregation {
         let transport = || {
             let name = format!("{}.{}.svc", backend.service, backend.namespace);
             let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
-            let tls = tls::trusting(&trust, self.identity.clone())
+            let tls = tls::verifier(&trust)
+                .and_then(|verifier| tls::verified_by(AGGREGATED.counting(verifier), self.identity.clone()))
                 .map_err(|e| format!("unable to load root certificates: {e}"))?;
             Ok(Transport::new(&tls, Some(name), true))
         };

@@ -3,6 +3,7 @@
 mod admission;
 mod conversion;
 mod store;
+pub mod x509;
 
 pub use admission::{AdmissionMetrics, Called};
 pub use conversion::ConversionMetrics;

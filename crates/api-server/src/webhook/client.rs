@@ -13,6 +13,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use keelson_api_types::Gvr;
 use keelson_api_types::gofmt::quote;
+use keelson_daemon::tls::Trust;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use serde_json::Value;
@@ -21,6 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::pool::{self, Key, Sender};
 use crate::admission::{core, items, text};
+use crate::metrics::x509::WEBHOOKS;
 use crate::types::Objects;
 
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -287,10 +291,18 @@ fn tls(bundle: &str) -> Result<Arc<ClientConfig>, String> {
         let _ = roots.add(block.into_contents().into());
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let unusable = |e: &dyn std::fmt::Display| format!("unable to load root certificates: {e}");
+    let verifier: Arc<dyn ServerCertVerifier> = if roots.is_empty() {
+        keelson_daemon::tls::verifier(&Trust::Pem(Vec::new())).map_err(|e| unusable(&e))?
+    } else {
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        webpki.build().map_err(|e| unusable(&e))?
+    };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(WEBHOOKS.counting(verifier))
         .with_no_client_auth();
     Ok(Arc::new(config))
 }

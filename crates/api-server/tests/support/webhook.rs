@@ -45,14 +45,22 @@ impl Webhook {
 
     /// A server that answers with whole bodies; `Null` is never answered.
     pub async fn raw(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        Self::named("hook", &["127.0.0.1", "localhost", "hook.default.svc"], answer).await
+    }
+
+    /// As `raw`, with a certificate of this common name and these alternative names.
+    pub async fn named(
+        common_name: &str,
+        names: &[&str],
+        answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
+    ) -> Self {
         keelson_daemon::tls::provider();
         let ca = Ca::create("webhooks").unwrap();
-        let names = ["127.0.0.1", "localhost", "hook.default.svc"];
         let issued = ca
             .issue(&Certificate {
-                cn: "hook".into(),
+                cn: common_name.into(),
                 orgs: Vec::new(),
-                sans: names.map(str::to_owned).to_vec(),
+                sans: names.iter().map(|name| (*name).to_owned()).collect(),
                 usage: Usage::Server,
                 ttl: Duration::from_secs(3600),
             })
