@@ -74,7 +74,7 @@ pub struct Config {
     pub tracing: Option<Source<keelson_traces::Config>>,
     /// Whom the Pod Security Standards do not bind, whatever their namespace's labels say.
     pub pod_security_exemptions: Exemptions,
-    /// Whether `/debug/pprof/` is served, to who may get it.
+    /// Whether `/debug/pprof/` is served, to who may get it, and allocations are sampled for it.
     pub enable_profiling: bool,
     #[serde(alias = "log")]
     pub logging: LogConfig,
