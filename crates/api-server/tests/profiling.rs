@@ -44,7 +44,8 @@ async fn profile(client: &Client, name: &str) -> Profile {
 
 /// Writes objects that a heap of this size cannot be without.
 async fn write(client: &Client) {
-    for n in 0..20 {
+    // Of a hundred about 35 are sampled: four deviations are half of what is held.
+    for n in 0..100 {
         let mut large = config_map(&format!("large-{n}"));
         large["data"] = json!({"text": "x".repeat(LARGE)});
         client.post(CONFIG_MAPS, &large).await.expect(201);
@@ -65,9 +66,9 @@ async fn a_heap_profile_tells_who_holds_the_cached_objects() {
         ("inuse_space", "bytes"),
     ];
     assert_eq!(types, wanted);
-    assert_eq!((heap.text(heap.default_sample_type), heap.period), ("inuse_space", 524288));
+    assert_eq!((heap.text(heap.default_sample_type), heap.period), ("inuse_space", 2 << 20));
     let held = heap.sum("inuse_space", "keelson_api_server::");
-    assert!(held > 15 * LARGE as i64, "{held}");
+    assert!(held > 50 * LARGE as i64, "{held}");
     assert!(heap.sum("alloc_space", "keelson_api_server::") > held);
     assert_eq!(heap.sum("alloc_space", "keelson_host::heap::"), 0, "the sampler shows itself");
 

@@ -11,8 +11,9 @@ use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes from one sample to the next, in the mean: Go's `MemProfileRate`.
-pub const RATE: usize = 512 << 10;
+/// Bytes from one sample to the next, in the mean. Four times Go's `MemProfileRate`: futures make deep stacks, and at Go's
+/// rate to unwind them was a twentieth of a write.
+pub const RATE: usize = 2 << 20;
 /// Frames kept of a stack, from the allocation outwards.
 const DEPTH: usize = 64;
 /// Stacks that are told apart; those that come later are counted as one without frames.

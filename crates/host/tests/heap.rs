@@ -42,7 +42,7 @@ fn a_block_that_grows_and_shrinks_keeps_its_content() {
     // Each step is sampled or not by chance, and comes from one that was or was not.
     let mut block: Vec<u8> = Vec::new();
     let mut random = 1u64;
-    for _ in 0..200 {
+    for _ in 0..60 {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
         let size = (random >> 33) as usize % (2 * heap::RATE);
         block.truncate(size);
@@ -63,13 +63,17 @@ fn a_block_that_grows_and_shrinks_keeps_its_content() {
 #[test]
 fn small_blocks_of_many_threads_are_estimated() {
     heap::enable();
-    const EACH: usize = 200_000;
-    let spawn = |_| std::thread::spawn(|| (0..EACH).map(|n| Box::new([n; 16])).collect::<Vec<_>>());
+    const EACH: usize = 800_000;
+    let block = |n| Some(black_box(Box::new([n; 16]))).filter(|_| n % 4 == 0);
+    let spawn = |_| std::thread::spawn(move || (0..EACH).filter_map(block).collect::<Vec<_>>());
     let threads: Vec<_> = (0..4).map(spawn).collect();
     let held: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-    // 800,000 blocks of 128 bytes are about 195 samples: a fifth off is 3 deviations.
-    let share = total().0.objects / (4 * EACH) as f64;
+    // 3,200,000 blocks of 128 bytes are about 195 samples, and those of a fourth of them are held: four deviations.
+    let (live, allocated) = total();
+    let share = allocated.objects / (4 * EACH) as f64;
     assert!((0.7..1.3).contains(&share), "{share}");
+    let share = live.objects / EACH as f64;
+    assert!((0.4..1.6).contains(&share), "{share}");
     // Freed by another thread than the one that allocated them.
     std::thread::spawn(move || drop(held)).join().unwrap();
     assert!(total().0.bytes < 16.0 * heap::RATE as f64, "{:?}", total().0);
