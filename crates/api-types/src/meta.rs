@@ -28,11 +28,12 @@ pub fn parse_time(text: &str) -> Option<jiff::Timestamp> {
     (text.as_bytes().get(10) == Some(&b'T')).then(|| text.parse().ok()).flatten()
 }
 
-/// What members of objects a JSON pointer (RFC 6901) leads to. Unlike [`Value::pointer`] it makes no texts of their names.
+/// What a JSON pointer (RFC 6901) leads to, as [`Value::pointer`], but without a text made of each name.
 pub fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
-    pointer.split('/').skip(1).try_fold(value, |value, name| match name.contains('~') {
-        true => value.get(name.replace("~1", "/").replace("~0", "~")),
-        false => value.get(name),
+    pointer.split('/').skip(1).try_fold(value, |value, name| match value {
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        object if name.contains('~') => object.get(name.replace("~1", "/").replace("~0", "~")),
+        object => object.get(name),
     })
 }
 

@@ -64,9 +64,11 @@ fn durations_print_like_upstream() {
 }
 
 #[test]
-fn a_pointer_leads_through_members_of_objects() {
-    let object = serde_json::json!({"spec": {"a/b~c": {"d": 1}, "": 2}, "list": [7]});
-    for pointer in ["", "/spec", "/spec/a~1b~0c/d", "/spec/", "/spec/none", "/list/none/d"] {
+fn a_pointer_leads_through_members_and_items() {
+    let object = serde_json::json!({"spec": {"a/b~c": {"d": 1}, "": 2}, "list": [{"d": 7}]});
+    for pointer in
+        ["", "/spec", "/spec/a~1b~0c/d", "/spec/", "/spec/none", "/list/none/d", "/list/0/d", "/list/1"]
+    {
         assert_eq!(meta::at(&object, pointer), object.pointer(pointer), "{pointer}");
     }
 }
