@@ -8,6 +8,8 @@ import urllib.request
 
 import pytest
 
+from conftest import eventually
+
 DEPLOYMENT = {
     "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "bad"},
     "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
@@ -100,6 +102,17 @@ def test_a_forbidden_user(cluster):
     done = cluster.kubectl("get", "secrets", "--as", "jane", check=False)
     assert done.returncode == 1
     assert 'User "jane" cannot list resource "secrets" in API group "" in the namespace "default"' in done.stderr
+
+
+def test_a_user_may_what_a_role_adds_to_the_role_that_is_bound(cluster):
+    cluster.kubectl("create", "clusterrole", "things-viewer", "--verb=list", "--resource=secrets")
+    cluster.kubectl("create", "rolebinding", "joan-views", "--clusterrole=view", "--user=joan")
+    listing = ("get", "secrets", "--as", "joan")
+    assert cluster.kubectl(*listing, check=False).returncode == 1
+    cluster.kubectl("label", "clusterrole", "things-viewer", "rbac.authorization.k8s.io/aggregate-to-view=true")
+    eventually("joan lists secrets", lambda: cluster.kubectl(*listing, check=False).returncode == 0)
+    cluster.kubectl("delete", "clusterrole/things-viewer", "rolebinding/joan-views")
+    eventually("joan does not any more", lambda: cluster.kubectl(*listing, check=False).returncode == 1)
 
 
 def test_a_malformed_token(request_):

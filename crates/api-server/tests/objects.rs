@@ -174,3 +174,38 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     server.restart().await;
     assert_eq!(server.admin().get(&format!("{CONFIG_MAPS}/kept")).await.expect(200), created);
 }
+
+#[tokio::test]
+async fn a_revision_keeps_what_it_was_made_of() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let mut revision =
+        json!({"metadata": {"name": "web-1"}, "revision": 1, "data": {"spec": {"replicas": 3}}});
+    let created = admin.post(revisions, &revision).await.expect(201);
+    assert_eq!(created["data"], revision["data"]);
+    let path = format!("{revisions}/web-1");
+    revision["revision"] = 2.into();
+    assert_eq!(admin.put(&path, &revision).await.expect(200)["revision"], 2);
+    revision["data"]["spec"]["replicas"] = 4.into();
+    let why = "ControllerRevision.apps \"web-1\" is invalid: data: Invalid value: {\"spec\":{\"replicas\":4}}: field is immutable";
+    admin.put(&path, &revision).await.refused(422, "Invalid", why);
+}
+
+#[tokio::test]
+async fn a_pod_template_has_the_defaults_of_its_pods() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let templates = "/api/v1/namespaces/default/podtemplates";
+    let spec = json!({"containers": [{"name": "app", "image": "app"}]});
+    let template = json!({"metadata": {"name": "app"}, "template": {"spec": spec}});
+    let created = admin.post(templates, &template).await.expect(201);
+    let spec = &created["template"]["spec"];
+    assert_eq!((&spec["restartPolicy"], &created["metadata"]["generation"]), (&json!("Always"), &json!(1)));
+    assert_eq!(spec["containers"][0]["imagePullPolicy"], "Always");
+    let patch = json!({"template": {"spec": {"restartPolicy": "Sometimes"}}});
+    let path = format!("{templates}/app");
+    admin.patch(&path, "merge", &patch).await.expect(422);
+    // Unlike most, it is shown as it was when it is gone.
+    assert_eq!(admin.delete(&path, None).await.expect(200)["metadata"]["uid"], created["metadata"]["uid"]);
+}
