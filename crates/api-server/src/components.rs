@@ -9,7 +9,7 @@ use futures::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use keelson_api_types::StatusError;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call};
@@ -26,7 +26,7 @@ const ANSWER: usize = 10 << 10;
 const STORE: &str = "etcd-0";
 
 /// Where this machine's daemons tell of their health; upstream's ports by default.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Components {
     pub controller_manager: SocketAddr,

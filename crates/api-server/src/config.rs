@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use keelson_daemon::{LogConfig, Validate};
 use keelson_store::{EmbeddedConfig, StoreConfig};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::admission::pod_security::Exemptions;
 use crate::authn::config::{AuthenticationConfiguration, RequestHeader, TokenCache, TokenWebhook};
@@ -16,7 +16,9 @@ use crate::runtime_config::RuntimeConfig;
 use crate::structured::Source;
 
 /// `/etc/keelson/api-server.yaml`. Every key has a default; unknown keys are refused.
-#[derive(Debug, Clone, Deserialize)]
+///
+/// Serialized, for `/configz`, it has no secrets: documents of their own are said to be there, files are named.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Config {
     pub bind: Bind,
@@ -24,6 +26,7 @@ pub struct Config {
     pub advertise_address: Option<IpAddr>,
     /// Where the embedded store lives.
     pub data_dir: PathBuf,
+    #[serde(serialize_with = "backend")]
     pub store: StoreBackend,
     /// The folder of the cluster's certificates; the single files in `pki` default to names in it.
     pub pki_dir: PathBuf,
@@ -40,7 +43,9 @@ pub struct Config {
     /// Token issuers and anonymous access: an `AuthenticationConfiguration`, or `{file: PATH}` for one that is
     /// followed.
     pub authentication: Option<Source<AuthenticationConfiguration>>,
+    #[serde(skip_serializing)]
     pub token_cache: TokenCache,
+    #[serde(skip_serializing)]
     pub token_webhook: Option<TokenWebhook>,
     pub request_header: RequestHeader,
     /// Who is asked whether a request is allowed: an `AuthorizationConfiguration`, or `{file: PATH}` for one that
@@ -69,6 +74,7 @@ pub struct Config {
     /// Whom `componentstatuses` asks.
     pub components: crate::components::Components,
     /// What is recorded of requests, and where; nothing by default.
+    #[serde(skip_serializing)]
     pub audit: Option<crate::audit::Config>,
     /// Where spans of requests go: a `TracingConfiguration`, or `{file: PATH}`; nowhere by default.
     pub tracing: Option<Source<keelson_traces::Config>>,
@@ -80,7 +86,7 @@ pub struct Config {
     pub logging: LogConfig,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Bind {
     pub address: IpAddr,
@@ -105,8 +111,15 @@ pub enum StoreBackend {
     Other(StoreConfig),
 }
 
+fn backend<S: Serializer>(store: &StoreBackend, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(match store {
+        StoreBackend::Embedded | StoreBackend::Other(StoreConfig::Embedded(_)) => "embedded",
+        StoreBackend::Other(StoreConfig::Etcd(_)) => "etcd",
+    })
+}
+
 /// Single files, for those who keep them elsewhere than in `pkiDir`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PkiFiles {
     pub client_ca: Option<PathBuf>,
@@ -123,8 +136,8 @@ pub struct PkiFiles {
 }
 
 /// Inclusive, written `30000-32767`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PortRange {
     pub first: u16,
     pub last: u16,
@@ -139,6 +152,12 @@ impl TryFrom<String> for PortRange {
         let range =
             Self { first: first.parse().map_err(|_| wrong())?, last: last.parse().map_err(|_| wrong())? };
         if range.first == 0 || range.first > range.last { Err(wrong()) } else { Ok(range) }
+    }
+}
+
+impl From<PortRange> for String {
+    fn from(range: PortRange) -> Self {
+        format!("{}-{}", range.first, range.last)
     }
 }
 

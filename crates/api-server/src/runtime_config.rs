@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use keelson_api_types::gvk::api_version;
 use keelson_api_types::resources::{ALL, ResourceInfo};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Settings by `api/all`, `api/ga`, `api/beta`, `api/alpha`, `GROUP/VERSION` or `GROUP/VERSION/RESOURCE`; the more
 /// particular counts. What nothing is said of is served if its version is stable.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct RuntimeConfig(BTreeMap<String, Setting>);
 
 /// Written as a boolean, or as text, as the flag's are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
 enum Setting {
     Bool(bool),

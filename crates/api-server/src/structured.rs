@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keelson_api_types::duration;
 use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,15 @@ pub enum DocumentError {
 pub enum Source<T> {
     Inline(T),
     File(PathBuf),
+}
+
+impl<T> Serialize for Source<T> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Inline(_) => to.collect_map([("inline", true)]),
+            Self::File(path) => to.collect_map([("file", path)]),
+        }
+    }
 }
 
 impl<'de, T: Document> Deserialize<'de> for Source<T> {

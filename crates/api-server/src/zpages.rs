@@ -1,4 +1,5 @@
-//! `/statusz` and `/flagz`: what runs here and how it was configured, as text or as `config.k8s.io` objects.
+//! `/statusz` and `/flagz`: what runs here and how it was configured, as text or as `config.k8s.io` objects; `/configz`: the
+//! configuration as it is in force.
 
 use http::header::ACCEPT;
 use http::{HeaderValue, StatusCode};
@@ -15,8 +16,8 @@ use crate::response;
 const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting \
                        compatibility guarantees and is for debugging purposes only.";
 /// What else there is to look at.
-const PATHS: [&str; 6] =
-    ["/debug/api_priority_and_fairness", "/healthz", "/livez", "/metrics", "/readyz", "/version"];
+const PATHS: [&str; 7] =
+    ["/configz", "/debug/api_priority_and_fairness", "/healthz", "/livez", "/metrics", "/readyz", "/version"];
 
 /// Answers one of the pages; `None` for other paths.
 pub fn serve(app: &App, call: &Call) -> Option<Result<Response, StatusError>> {
@@ -29,6 +30,10 @@ pub fn serve(app: &App, call: &Call) -> Option<Result<Response, StatusError>> {
             let flags = flags(&app.config);
             let lines: String = flags.iter().map(|(k, v)| format!("{k}={}\n", plain(v))).collect();
             ("Flagz", lines, json!({"flags": flags}))
+        }
+        "/configz" => {
+            let body = serde_json::to_vec(&json!({"apiserver": &app.config})).map_err(StatusError::internal);
+            return Some(body.map(|body| response::text(StatusCode::OK, "application/json", body)));
         }
         _ => return None,
     };
@@ -96,13 +101,12 @@ fn status(started: Timestamp) -> (String, Value) {
 /// The configuration's keys, by upstream's flags where there is one. Nothing here is secret: files are named, not shown.
 fn flags(config: &crate::config::Config) -> Map<String, Value> {
     let text = |v: &dyn std::fmt::Display| Value::String(v.to_string());
-    let ports = config.node_port_range;
     let flags = [
         ("bind-address", text(&config.bind.address)),
         ("secure-port", text(&config.bind.port)),
         ("anonymous-auth", text(&config.anonymous)),
         ("service-cluster-ip-range", text(&config.service_cidr)),
-        ("service-node-port-range", Value::String(format!("{}-{}", ports.first, ports.last))),
+        ("service-node-port-range", Value::String(config.node_port_range.into())),
         ("service-account-issuer", text(&config.service_account_issuer)),
         ("api-audiences", Value::String(config.audiences().join(","))),
         ("min-request-timeout", text(&config.min_request_timeout)),

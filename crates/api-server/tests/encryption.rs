@@ -70,6 +70,11 @@ async fn stored_values_are_not_plain_and_survive_a_restart() {
         assert!(raw.starts_with(prefix.as_bytes()), "{prefix}: {raw:?}");
         assert!(!contains(&raw, DATA) && !contains(&raw, "metadata"), "{prefix}");
         assert!(plane.raw("/registry/configmaps/default/plain").await.starts_with(b"{"));
+        // What shows the configuration does not show the key.
+        assert_eq!(
+            admin.get("/configz").await.expect(200)["apiserver"]["encryption"],
+            json!({"inline": true})
+        );
         let mut watch = admin.watch(&format!("{SECRETS}?watch=1&resourceVersion=0")).await;
         assert_eq!(watch.seen().await, "ADDED s");
         plane.restart().await;

@@ -68,6 +68,8 @@ async fn the_pages_of_status_and_flags_are_text_or_objects() {
     let flags = kind("Flagz").get("/flagz").await.expect(200);
     assert_eq!(flags["flags"]["service-cluster-ip-range"], "10.96.0.0/16");
     assert!(admin.get("/flagz").await.text().contains("\nevent-ttl=3600s\n"));
+    let config = admin.get("/configz").await.expect(200)["apiserver"].take();
+    assert_eq!((&config["nodePortRange"], &config["store"]), (&json!("30000-32767"), &json!("embedded")));
     admin.with("accept", "application/json").get("/statusz").await.refused(
         406,
         "NotAcceptable",

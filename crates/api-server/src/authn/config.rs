@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::structured::{Document, go_duration};
 
@@ -334,7 +334,7 @@ impl ExtraMapping {
 }
 
 /// Who may speak for others, and by which headers.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RequestHeader {
     /// Common names of the front proxy's certificate; any that its authority signed if empty.
