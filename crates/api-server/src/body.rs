@@ -43,8 +43,11 @@ impl Body {
         }
     }
 
-    pub fn chunks(chunks: impl Iterator<Item = Data> + Send + 'static, size: usize) -> Self {
-        Self::Chunks(Box::new(chunks), size)
+    pub fn chunks<D: Into<Data> + 'static>(
+        chunks: impl Iterator<Item = D> + Send + 'static,
+        size: usize,
+    ) -> Self {
+        Self::Chunks(Box::new(chunks.map(Into::into)), size)
     }
 
     /// About how long it is, as far as it knows.

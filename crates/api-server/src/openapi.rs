@@ -175,13 +175,13 @@ async fn as_protobuf(app: &App) -> Result<Made, StatusError> {
 
 async fn as_v3(app: &App, group: &str, version: &str) -> Result<Made, StatusError> {
     let mut made = app.openapi.v3.lock().await;
-    let (builtin, custom) = (app.registry.served().to_owned(), custom(app));
-    let etag = openapi::v3_hash(&builtin, group, version, &custom);
+    let custom = custom(app);
+    let etag = openapi::v3_hash(app.registry.served(), group, version, &custom);
     let key = (group.to_owned(), version.to_owned());
     if let Some(known) = made.get(&key).filter(|known| known.0 == etag) {
         return Ok(known.clone());
     }
-    let (group, version) = key.clone();
+    let (builtin, (group, version)) = (app.registry.served().to_owned(), key.clone());
     let make = move || openapi::v3(&builtin, &group, &version, &custom).map(|v3| Ok(pack(&v3)?)).transpose();
     let document = aside(make).await?.ok_or_else(StatusError::not_found_path)?;
     let served = app.registry.all();

@@ -19,7 +19,7 @@ use crate::negotiate::{Accepted, Encoding, Form};
 use crate::printer;
 use crate::registry::Resource;
 use crate::response::{encode, encoded, finish};
-use crate::slices::{Data, FRAME, Frames, Source};
+use crate::slices::{FRAME, Frames, Source};
 
 /// Lists are made in pieces of about this size.
 const CHUNK: usize = 64 << 10;
@@ -205,12 +205,7 @@ impl Presenter {
         let size: usize = entries.iter().map(|e| e.json.len() + 1).sum();
         if self.accepted.encoding == Encoding::Cbor {
             let chunks = self.cbor_chunks(meta, entries);
-            return finish(
-                headers,
-                StatusCode::OK,
-                self.accepted,
-                Body::chunks(chunks.map(Data::from), size),
-            );
+            return finish(headers, StatusCode::OK, self.accepted, Body::chunks(chunks, size));
         }
         let plain = !self.accepted.pretty && self.accepted.encoding == Encoding::Json;
         let as_it_is = self.accepted.form == Form::Whole && self.is_identity();
@@ -220,12 +215,7 @@ impl Presenter {
         }
         let mut chunks = self.json_chunks(meta, entries);
         if plain && size > CHUNK {
-            return finish(
-                headers,
-                StatusCode::OK,
-                self.accepted,
-                Body::chunks(chunks.map(Data::from), size),
-            );
+            return finish(headers, StatusCode::OK, self.accepted, Body::chunks(chunks, size));
         }
         // Most lists are one piece, which is then sent as it is.
         let mut whole = chunks.next().unwrap_or_default();

@@ -49,11 +49,10 @@ pub fn trusting(
 
 /// What checks servers by the trust that is asked for.
 pub fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-    let provider = provider();
     Ok(match trust {
         Trust::Files(cas) => server_verifier(cas.clone())?,
-        Trust::Pem(pem) => authorities(pem, &provider)?,
-        Trust::Anyone => Arc::new(Blanket { trusts: true, provider }),
+        Trust::Pem(pem) => authorities(pem)?,
+        Trust::Anyone => Arc::new(Blanket { trusts: true, provider: provider() }),
     })
 }
 
@@ -75,20 +74,26 @@ pub fn verified_by(
     Ok(Arc::new(config))
 }
 
-fn authorities(pem: &[u8], provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+fn authorities(pem: &[u8]) -> Result<Arc<dyn ServerCertVerifier>, Error> {
     let refused = |source| Error::Roots { paths: "a bundle".to_owned(), source };
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(pem) {
         let cert = cert.map_err(|e| refused(Box::new(e)))?;
         roots.add(cert).map_err(|e| refused(Box::new(e)))?;
     }
+    verifier_of(roots)
+}
+
+/// What checks servers by these authorities; it trusts none where there are none.
+pub fn verifier_of(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let provider = provider();
     if roots.is_empty() {
-        return Ok(Arc::new(Blanket { trusts: false, provider: provider.clone() }));
+        return Ok(Arc::new(Blanket { trusts: false, provider }));
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
         .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
-        .map_err(|e| refused(Box::new(e)))
+        .map_err(|e| Error::Roots { paths: "a bundle".to_owned(), source: Box::new(e) })
 }
 
 /// The certificate that a client shows, from files that it follows.

@@ -10,6 +10,7 @@ mod server;
 
 pub use client::{
     ClientFiles, Trust, client_config, client_identity, server_verifier, trusting, verified_by, verifier,
+    verifier_of,
 };
 pub use files::{Error, Files, load_certificates, load_identity};
 pub use server::{ClientAuth, ClientVerifier, ServerFiles, server_config};

@@ -13,9 +13,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use keelson_api_types::Gvr;
 use keelson_api_types::gofmt::quote;
-use keelson_daemon::tls::Trust;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
+use keelson_daemon::tls;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use serde_json::Value;
@@ -136,7 +134,7 @@ async fn exchange(
 }
 
 async fn connect(target: &Target, bundle: &str) -> Result<Sender, String> {
-    let tls = tls(bundle)?;
+    let tls = trusting(bundle)?;
     let stream = match target.addresses.as_slice() {
         [] => TcpStream::connect((target.host.as_str(), target.port)).await,
         addresses => TcpStream::connect(addresses).await,
@@ -279,7 +277,7 @@ fn endpoints(objects: &dyn Objects, namespace: &str, service: &str, port_name: &
 }
 
 /// Trusts the configuration's own bundle, or what the system trusts when it has none.
-fn tls(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+fn trusting(bundle: &str) -> Result<Arc<ClientConfig>, String> {
     let pem = if bundle.is_empty() {
         std::fs::read(SYSTEM_ROOTS).unwrap_or_default()
     } else {
@@ -290,19 +288,7 @@ fn tls(bundle: &str) -> Result<Arc<ClientConfig>, String> {
         // A system's bundle may hold certificates that no verifier takes.
         let _ = roots.add(block.into_contents().into());
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let unusable = |e: &dyn std::fmt::Display| format!("unable to load root certificates: {e}");
-    let verifier: Arc<dyn ServerCertVerifier> = if roots.is_empty() {
-        keelson_daemon::tls::verifier(&Trust::Pem(Vec::new())).map_err(|e| unusable(&e))?
-    } else {
-        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        webpki.build().map_err(|e| unusable(&e))?
-    };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(WEBHOOKS.counting(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    let verifier = tls::verifier_of(roots);
+    let config = verifier.and_then(|verifier| tls::verified_by(WEBHOOKS.counting(verifier), None));
+    config.map_err(|e| format!("unable to load root certificates: {e}"))
 }
