@@ -11,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use hyper::body::{Frame, Incoming, SizeHint};
 
+use crate::fairness::{Ticket, estimate};
 use crate::slices::Data;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -40,6 +41,21 @@ impl Body {
             Self::Chunks(chunks, size) => Self::chunks(chunks.inspect(move |_| _ = &guard), size),
             Self::Stream(stream) => Self::Stream(stream.inspect(move |_| _ = &guard).boxed()),
             other => other,
+        }
+    }
+
+    /// Keeps a ticket until then, with no more seats than what is still to be sent takes.
+    pub fn occupy(self, ticket: Option<Ticket>) -> Self {
+        match (self, ticket) {
+            (Self::Chunks(chunks, size), Some(mut ticket)) => {
+                let mut left = size;
+                let sent = move |chunk: &Data| {
+                    left = left.saturating_sub(chunk.remaining());
+                    ticket.narrow(estimate::seats(left));
+                };
+                Self::chunks(chunks.inspect(sent), size)
+            }
+            (body, ticket) => body.hold(ticket),
         }
     }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Fairness;
 use super::level::Tag;
-use super::queueset::Request;
+use super::queue::Request;
 use crate::body::Response;
 use crate::request::Query;
 use crate::response;

@@ -8,9 +8,9 @@ use super::seats::Estimate;
 use crate::app::App;
 use crate::request::{Query, RequestInfo};
 
-const BYTES_PER_SEAT: u64 = 100_000;
+const BYTES_PER_SEAT: usize = 100_000;
 /// Lists are made while they are sent: however long, no more than this is held at once.
-const MOST_BYTES: u64 = 1_000_000;
+const MOST_BYTES: usize = 1_000_000;
 const WATCHES_PER_SEAT: u32 = 10;
 const MOST_LIST_SEATS: u32 = 100;
 const MOST_WRITE_SEATS: u32 = 10;
@@ -43,9 +43,13 @@ fn read(app: &App, info: &RequestInfo, query: &Query, most: u32) -> Estimate {
     };
     let (count, bytes) = resource.cache.size();
     let limit = query.get("limit").and_then(|l| l.parse::<usize>().ok()).filter(|l| (1..count).contains(l));
-    let part = limit.map_or(bytes as u64, |limit| bytes as u64 / count as u64 * limit as u64);
-    let seats = part.min(MOST_BYTES).div_ceil(BYTES_PER_SEAT) as u32;
-    Estimate::seats(seats.clamp(1, most.max(1)))
+    let part = limit.map_or(bytes, |limit| bytes / count * limit);
+    Estimate::seats(seats(part).min(most.max(1)))
+}
+
+/// Seats for so many bytes that are to be sent.
+pub fn seats(bytes: usize) -> u32 {
+    bytes.min(MOST_BYTES).div_ceil(BYTES_PER_SEAT).max(1) as u32
 }
 
 /// Few watches cost nothing beyond the write itself; the work of more is done after it has been answered.

@@ -13,6 +13,7 @@ pub mod estimate;
 mod keeper;
 mod level;
 mod metrics;
+mod queue;
 pub mod queueset;
 mod retry;
 pub mod seats;
@@ -68,6 +69,7 @@ pub struct Ticket {
     schema: Arc<Schema>,
     /// In the level's set; none once it has given up.
     key: Option<usize>,
+    seats: u32,
 }
 
 /// A request that is not served.
@@ -125,15 +127,17 @@ impl Fairness {
             }
             start
         });
+        let ticket =
+            |schema, key| Ticket { fairness: self.clone(), schema, key: Some(key), seats: estimate.seats };
         match (start, receiver) {
             (Start::Refused(refusal), _) => Err(self.refuse(schema, refusal, now)),
             (Start::Queued(key), Some(receiver)) => {
-                let ticket = Ticket { fairness: self.clone(), schema, key: Some(key) };
+                let ticket = ticket(schema, key);
                 self.wait(ticket, receiver, now).await
             }
             (Start::Executing(key) | Start::Queued(key), _) => {
                 schema.began(Duration::ZERO);
-                Ok(Ticket { fairness: self.clone(), schema, key: Some(key) })
+                Ok(ticket(schema, key))
             }
         }
     }
@@ -190,6 +194,14 @@ impl Fairness {
 }
 
 impl Ticket {
+    /// Gives back the seats beyond these.
+    pub fn narrow(&mut self, seats: u32) {
+        if let Some(key) = self.key.filter(|_| seats < self.seats) {
+            self.seats = seats;
+            self.fairness.with(&self.schema.level, |set| set.narrow(self.fairness.now(), key, seats));
+        }
+    }
+
     /// What it is served by, to [mark](Schema::mark) the response with.
     pub fn schema(&self) -> Arc<Schema> {
         self.schema.clone()

@@ -4,12 +4,13 @@
 //! would finish first in virtual time, so that queues get equal shares of the level's seats whatever they ask for.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use slab::Slab;
 
 use super::demand::{Demand, DemandSeen};
+use super::queue::{Queue, QueueView, Request};
 use super::seats::{Estimate, GUESS, Work, work};
 use super::shard::deal;
 
@@ -67,48 +68,6 @@ pub enum Left {
     Executed(Duration),
     /// It had waited in vain.
     Waiting,
-}
-
-/// A request under way. `T` is whatever the caller wants to know of it.
-#[derive(Debug)]
-pub struct Request<T, W> {
-    pub tag: T,
-    pub estimate: Estimate,
-    pub queue: Option<usize>,
-    pub arrived: Duration,
-    pub started: Option<Duration>,
-    arrived_r: Work,
-    waker: Option<W>,
-}
-
-#[derive(Debug, Default)]
-pub struct Queue {
-    waiting: VecDeque<usize>,
-    pub executing: usize,
-    /// Of what executes and what lingers.
-    pub seats: u64,
-    waiting_seats: u64,
-    waiting_work: Work,
-    /// Where in virtual time the next request may start.
-    next_r: Work,
-}
-
-/// What a queue shows to who debugs.
-#[derive(Debug)]
-pub struct QueueView<'a> {
-    pub waiting: &'a VecDeque<usize>,
-    pub executing: usize,
-    pub seats: u64,
-    pub waiting_seats: u64,
-    /// Seat-seconds.
-    pub waiting_work: f64,
-    pub next_r: f64,
-}
-
-impl Queue {
-    fn is_active(&self) -> bool {
-        !self.waiting.is_empty() || self.executing > 0
-    }
 }
 
 /// Seats that are kept by a request that has ended.
@@ -185,7 +144,7 @@ impl<T, W> QueueSet<T, W> {
         if let Mode::Queue(queuing) = mode
             && self.queues.len() < queuing.queues
         {
-            self.queues.resize_with(queuing.queues, Queue::default);
+            self.queues.resize_with(queuing.queues, Queue::new);
         }
         self.trim();
         self.dispatch();
@@ -236,15 +195,7 @@ impl<T, W> QueueSet<T, W> {
     }
 
     pub fn queues(&self) -> impl Iterator<Item = QueueView<'_>> {
-        let seconds = |work: Work| work as f64 / 1e9;
-        self.queues.iter().map(move |q| QueueView {
-            waiting: &q.waiting,
-            executing: q.executing,
-            seats: q.seats,
-            waiting_seats: q.waiting_seats,
-            waiting_work: seconds(q.waiting_work),
-            next_r: seconds(q.next_r),
-        })
+        self.queues.iter().map(Queue::view)
     }
 
     /// Virtual time in seat-seconds per queue.
@@ -281,8 +232,18 @@ impl<T, W> QueueSet<T, W> {
         self.sync(now);
         let fits = self.fits(estimate.width());
         let arrived_r = self.r;
-        let mut request =
-            Request { tag, estimate, queue: None, arrived: now, started: None, arrived_r, waker: None };
+        let mut request = Request {
+            tag,
+            estimate,
+            queue: None,
+            arrived: now,
+            started: None,
+            since: now,
+            used: 0,
+            paid: 0,
+            arrived_r,
+            waker: None,
+        };
         let Mode::Queue(queuing) = self.mode else {
             if !fits {
                 self.totals.rejected += 1;
@@ -313,7 +274,7 @@ impl<T, W> QueueSet<T, W> {
         }
         request.waker = Some(waker());
         queue.waiting_seats += u64::from(estimate.width());
-        queue.waiting_work += estimate.work();
+        queue.waiting_work += estimate.work(GUESS);
         self.waiting_seats += u64::from(estimate.width());
         self.waiting += 1;
         let key = self.requests.insert(request);
@@ -325,6 +286,27 @@ impl<T, W> QueueSet<T, W> {
             Some(_) => Start::Executing(key),
             None => Start::Queued(key),
         }
+    }
+
+    /// Takes from an executing request the seats that it needs no longer.
+    pub fn narrow(&mut self, now: Duration, key: usize, seats: u32) {
+        self.sync(now);
+        let request = &mut self.requests[key];
+        if request.started.is_none() || seats >= request.estimate.seats {
+            return;
+        }
+        let width = request.estimate.width();
+        let owed = request.owes(now);
+        (request.used, request.since) = (request.used(now), now);
+        request.paid += owed;
+        request.estimate.seats = seats;
+        let (queue, freed) = (request.queue, width - request.estimate.width());
+        if let Some(index) = queue {
+            self.queues[index].next_r += owed;
+            self.bound(index);
+        }
+        self.release(queue, freed);
+        self.dispatch();
     }
 
     /// Ends a request, whether it executes or still waits (`refusal` says why it no longer does).
@@ -348,9 +330,10 @@ impl<T, W> QueueSet<T, W> {
         self.executing -= 1;
         if let Some(index) = request.queue {
             let queue = &mut self.queues[index];
-            queue.executing -= 1;
+            queue.running.retain(|k| *k != key);
             // The guess is replaced by the truth.
-            queue.next_r += work(estimate.seats, took) - work(estimate.seats, GUESS);
+            queue.next_r += request.used(now) - request.paid;
+            queue.usual = (queue.usual * 3 + took) / 4;
             if !queue.is_active() {
                 self.active -= 1;
             }
@@ -445,7 +428,9 @@ impl<T, W> QueueSet<T, W> {
         let best = (1..=count)
             .map(|i| (self.robin + i) % count)
             .filter_map(|i| Some((i, *self.queues[i].waiting.front()?)))
-            .min_by_key(|(i, key)| self.queues[*i].next_r + self.requests[*key].estimate.work());
+            .min_by_key(|(i, key)| {
+                self.next_r(*i) + self.requests[*key].estimate.work(self.queues[*i].usual)
+            });
         let Some((index, key)) = best else { return false };
         if !self.fits(self.requests[key].estimate.width()) {
             return false;
@@ -460,6 +445,14 @@ impl<T, W> QueueSet<T, W> {
         true
     }
 
+    /// Where in virtual time a queue's next request may start, seen from now: what executes may have used more than is paid
+    /// for.
+    fn next_r(&self, index: usize) -> Work {
+        let queue = &self.queues[index];
+        let owed = queue.running.iter().map(|key| self.requests[*key].owes(self.synced));
+        queue.next_r + owed.sum::<Work>()
+    }
+
     /// Takes a request out of its queue.
     fn unqueue(&mut self, key: usize) {
         let request = &self.requests[key];
@@ -467,7 +460,7 @@ impl<T, W> QueueSet<T, W> {
         let queue = &mut self.queues[index];
         queue.waiting.retain(|k| *k != key);
         queue.waiting_seats -= u64::from(estimate.width());
-        queue.waiting_work -= estimate.work();
+        queue.waiting_work -= estimate.work(GUESS);
         self.waiting_seats -= u64::from(estimate.width());
         self.waiting -= 1;
         if !queue.is_active() {
@@ -486,14 +479,16 @@ impl<T, W> QueueSet<T, W> {
         }
         let estimate = *estimate;
         request.started = Some(self.synced);
+        request.since = self.synced;
         self.executing += 1;
         self.totals.dispatched += 1;
         self.seats += u64::from(estimate.width());
         if let Some(index) = request.queue {
             let queue = &mut self.queues[index];
-            queue.executing += 1;
+            queue.running.push(key);
             queue.seats += u64::from(estimate.width());
-            queue.next_r += estimate.work();
+            queue.next_r += estimate.work(queue.usual);
+            request.paid = work(estimate.seats, queue.usual);
         }
         self.note_demand();
     }

@@ -223,3 +223,33 @@ fn demand_is_averaged_over_time() {
     assert_eq!((seen.max, (seen.average * 1000.0).round()), (4, 1000.0));
     assert_eq!(set.take_demand(50 * MS).max, 0);
 }
+
+#[test]
+fn seats_are_given_back_while_a_list_is_sent() {
+    let mut set = Set::new(MS, Mode::Queue(Queuing { queues: 1, length: 9, hand: 1 }), 8);
+    let Start::Executing(list) = start(&mut set, MS, "list", 8) else { panic!("there was room") };
+    let Start::Queued(get) = start(&mut set, 2 * MS, "get", 1) else { panic!("there was none") };
+    set.narrow(11 * MS, list, 7);
+    assert_eq!((set.take_woken(), set.seats()), (vec!["get"], 8));
+    set.narrow(11 * MS, list, 7);
+    set.narrow(12 * MS, list, 9);
+    assert_eq!(set.seats(), 8);
+    // The list has paid for what it used, the get for what is guessed.
+    assert_eq!(set.queues[0].next_r, work(8, 10 * MS) + work(1, GUESS));
+    set.leave(21 * MS, list, Refusal::Cancelled);
+    set.leave(21 * MS, get, Refusal::Cancelled);
+    assert_eq!(set.queues[0].next_r, work(8, 10 * MS) + work(7, 10 * MS) + work(1, 10 * MS));
+    assert!(set.is_idle() && set.seats() == 0);
+}
+
+#[test]
+fn who_asks_for_little_does_not_wait_for_those_who_began_long_requests() {
+    let queuing = Queuing { queues: 128, length: 50, hand: 6 };
+    let lists = [("a", 90), ("b", 100), ("c", 110)].map(|(flow, time)| (flow, 80, 8, time * MS));
+    let mut flows = lists.to_vec();
+    flows.push(("get", 1, 1, MS));
+    let mut simulation = Simulation::new(Mode::Queue(queuing), 366, flows);
+    simulation.run_until(10_000 * MS);
+    // No longer than it takes the next of them to end.
+    assert!(simulation.longest_wait["get"] <= 110 * MS, "{:?}", simulation.longest_wait);
+}

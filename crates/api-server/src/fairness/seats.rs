@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Work in seat-nanoseconds, and virtual time, which is work per queue.
 pub(super) type Work = i128;
 
-/// How long a request is taken to last until it has ended.
+/// How long a request is taken to last before any has ended.
 pub(super) const GUESS: Duration = Duration::from_millis(3);
 
 /// What a request occupies.
@@ -30,8 +30,9 @@ impl Estimate {
         self.seats.max(self.final_seats)
     }
 
-    pub(super) fn work(&self) -> Work {
-        work(self.seats, GUESS) + work(self.final_seats, self.lingering)
+    /// Of a request that lasts so long.
+    pub(super) fn work(&self, time: Duration) -> Work {
+        work(self.seats, time) + work(self.final_seats, self.lingering)
     }
 }
 

@@ -52,7 +52,9 @@ pub(super) async fn handle(
         }
     };
     let mut response = outcome.unwrap_or_else(|error| response::error(&error));
-    if let Ok(id) = HeaderValue::from_maybe_shared(id) {
+    if let Ok(mut id) = HeaderValue::from_maybe_shared(id) {
+        // No two answers have the same: kept in HTTP/2's tables it would push out what they have in common.
+        id.set_sensitive(true);
         response.headers_mut().insert("audit-id", id);
     }
     let mut response = app.requests.end(started, response);
@@ -188,7 +190,7 @@ async fn route(
         span.answered(answer.status().as_u16());
     }
     // What is made while it is sent keeps its seats, its span lasts, and a watch is counted, until then.
-    Ok(answer.map(|body| body.hold(call.ticket.take()).hold(watching).hold(span)))
+    Ok(answer.map(|body| body.occupy(call.ticket.take()).hold(watching).hold(span)))
 }
 
 async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusError> {
