@@ -132,12 +132,18 @@ async fn measure(cli: &Cli, servers: &Servers, load: &Load) -> anyhow::Result<()
     Ok(())
 }
 
+/// Whole, where that is exact enough.
+fn figure(number: f64) -> String {
+    let decimals = usize::from(number < 100.0);
+    format!("{number:.decimals$}")
+}
+
 fn print(what: &str, measured: &Measured) {
     let ms = |percent| measured.percentile(percent).as_secs_f64() * 1000.0;
     println!(
-        "{what:<34} {:>10.0} {:>12.0} {:>10.2} {:>10.2}",
-        measured.per_second(),
-        measured.per_cpu_second(),
+        "{what:<34} {:>10} {:>12} {:>10.2} {:>10.2}",
+        figure(measured.per_second()),
+        figure(measured.per_cpu_second()),
         ms(50),
         ms(99)
     );

@@ -2,7 +2,8 @@
 //!
 //! HTTP/2 flushes after every frame, so that each watcher of a connection would cost a call to the kernel per event, and
 //! a list one per 16 KiB. A corked stream leaves what is written while its connection is polled with TLS, as encrypted
-//! records; [`Handle::drive`] sends them in one call when that poll is over. Nothing waits longer than that.
+//! records; [`Handle::drive`] sends them in one call when that poll is over. Little is not sent before the tasks that are
+//! ready to run have had their turn: one commit answers many writes, and one call sends the answers. Nothing waits longer.
 //!
 //! A poll sends no more than a turn's worth: who takes many long lists on one connection must not keep those waiting that
 //! share the thread.
@@ -19,6 +20,8 @@ use tokio_rustls::server::TlsStream;
 
 /// As much is collected, and a poll sends no more: some tenths of a millisecond's work.
 const TURN: usize = 256 << 10;
+/// What a call to the kernel is spared for: more is worth one.
+const LITTLE: usize = 16 << 10;
 
 /// A TLS stream that collects what is written once [`Handle::cork`] was called, and passes everything through before.
 pub struct Cork<S>(Arc<Mutex<State<S>>>);
@@ -31,12 +34,17 @@ struct State<S> {
     corked: bool,
     /// What may still be sent in this poll.
     left: usize,
+    /// How much was collected since all was sent.
+    collected: usize,
+    /// Whether that has waited for other tasks' turn.
+    waited: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Cork<S> {
     pub fn new(mut tls: TlsStream<S>) -> (Self, Handle<S>) {
         tls.get_mut().1.set_buffer_limit(Some(TURN));
-        let state = Arc::new(Mutex::new(State { tls, corked: false, left: TURN }));
+        let state =
+            Arc::new(Mutex::new(State { tls, corked: false, left: TURN, collected: 0, waited: false }));
         (Self(state.clone()), Handle(state))
     }
 }
@@ -78,6 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> State<S> {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        (self.collected, self.waited) = (0, false);
         Poll::Ready(Ok(()))
     }
 
@@ -85,6 +94,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> State<S> {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.corked {
             return Poll::Ready(Ok(()));
+        }
+        if (1..LITTLE).contains(&self.collected) && !self.waited {
+            self.waited = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let sent = self.poll_send(cx);
         self.left = TURN;
@@ -96,7 +110,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> State<S> {
         loop {
             match self.tls.get_mut().1.writer().write_vectored(parts)? {
                 0 if !empty => ready!(self.poll_send(cx))?,
-                written => return Poll::Ready(Ok(written)),
+                written => {
+                    self.collected += written;
+                    return Poll::Ready(Ok(written));
+                }
             }
         }
     }
@@ -263,6 +280,25 @@ mod tests {
             }
             assert!(more <= 32 << 10, "{more} bytes more");
         }
+    }
+
+    #[tokio::test]
+    async fn little_waits_for_one_turn_of_the_other_tasks() {
+        let (mut cork, handle, mut far) = corked(1000).await;
+        handle.cork();
+        let connection = async {
+            cork.write_all(b"first,").await.unwrap();
+            tokio::task::yield_now().await;
+            cork.write_all(b"second").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let mut driven = std::pin::pin!(handle.drive(connection));
+        assert!(futures::poll!(driven.as_mut()).is_pending());
+        assert!(!has_more(&mut far).await);
+        assert!(futures::poll!(driven.as_mut()).is_pending());
+        let mut both = [0; 12];
+        far.read_exact(&mut both).await.unwrap();
+        assert_eq!(&both, b"first,second");
     }
 
     #[tokio::test]
