@@ -140,7 +140,11 @@ pub fn decode_as(
 /// What an object says it is must be what the path is for; what it leaves out is filled in.
 fn check_kind(object: &mut Value, expected: &Gvk) -> Result<(), StatusError> {
     let api_version = expected.api_version();
-    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let given = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    if given("apiVersion") == api_version && given("kind") == expected.kind {
+        return Ok(());
+    }
+    let text = |field: &str| given(field).to_owned();
     let (given_version, given_kind) = (text("apiVersion"), text("kind"));
     let given = Gvk::from_api_version(
         if given_version.is_empty() { &api_version } else { &given_version },

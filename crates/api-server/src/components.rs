@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::app::{App, Call};
 use crate::body::{Body, Response};
-use crate::cache::{Entry, Labels};
+use crate::cache::{Entry, Labels, Texts};
 use crate::options::ListOptions;
 use crate::presenter::ListMeta;
 use crate::registry::Resource;
@@ -85,7 +85,7 @@ async fn status(app: &App, name: &str, at: Option<SocketAddr>) -> Arc<Entry> {
     let object: Value = json!({"kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
         "conditions": [condition]});
     let bytes = Bytes::from(keelson_machinery::encode::canonical(&object));
-    Arc::new(Entry::new(name.into(), 0, bytes.into(), Labels::default(), Box::default()))
+    Arc::new(Entry::new(name.into(), 0, bytes.into(), Labels::default(), Texts::default()))
 }
 
 async fn daemon(app: &App, at: SocketAddr) -> Outcome {

@@ -1,6 +1,5 @@
 //! The table of what this server serves: a row per group, version and resource, built-in or custom.
 
-use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use keelson_api_types::{GroupKind, GroupResource, Gvk, Gvr};
 use keelson_schema::Link;
 use serde_json::Value;
 
-use crate::cache::{Caches, Index, Indexer, PREFIX, ResourceCache};
+use crate::cache::{Caches, Index, Indexer, PREFIX, ResourceCache, Texts};
 use crate::convert::Conversion;
 use crate::custom::Custom;
 use crate::runtime_config::RuntimeConfig;
@@ -69,10 +68,10 @@ impl Deref for StrategyRef {
 }
 
 impl Indexer for StrategyRef {
-    fn fields(&self, object: &Value) -> Box<[Box<str>]> {
+    fn fields(&self, object: &Value) -> Texts {
         let values = self.selectable_fields(object);
         let value_of = |name: &str| values.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v);
-        self.selectable_names().iter().map(|name| value_of(name).into()).collect()
+        self.selectable_names().iter().map(|name| value_of(name)).collect()
     }
 
     fn sources(&self) -> Vec<String> {
@@ -123,6 +122,11 @@ impl Resource {
         if self.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
     }
 
+    /// By which it is found: few resources share their first part.
+    fn place(&self) -> (&str, &str, &str) {
+        (&self.gvr.resource, &self.gvr.group, &self.gvr.version)
+    }
+
     /// The store's key of an object.
     pub fn store_key(&self, namespace: &str, name: &str) -> String {
         format!("{PREFIX}{}/{}", self.storage, self.key(namespace, name))
@@ -134,8 +138,6 @@ impl Resource {
     }
 }
 
-type Table = HashMap<Gvr, Arc<Resource>>;
-
 /// All resources. Readers see one consistent table; definitions that come and go swap it.
 pub struct Registry {
     served: Vec<&'static ResourceInfo>,
@@ -145,9 +147,20 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Tables {
-    by_gvr: Table,
+    /// Sorted by [`Resource::place`].
+    all: Vec<Arc<Resource>>,
     /// In discovery's order.
     custom: Vec<Arc<Resource>>,
+}
+
+impl Tables {
+    fn new(builtin: &[Arc<Resource>], custom: Vec<Arc<Resource>>) -> Self {
+        let mut all: Vec<_> = builtin.iter().chain(&custom).cloned().collect();
+        all.sort_by(|a, b| a.place().cmp(&b.place()));
+        // What is built in comes first, and is what is served.
+        all.dedup_by(|later, first| later.place() == first.place());
+        Self { all, custom }
+    }
 }
 
 impl Registry {
@@ -159,16 +172,18 @@ impl Registry {
         for resource in builtin.iter().filter(|r| r.is_stored() && r.conversion.is_identity()) {
             caches.set_index(&resource.storage, resource.index.clone());
         }
-        let by_gvr = builtin.iter().map(|r| (r.gvr.clone(), r.clone())).collect();
-        Self { served, builtin, table: ArcSwap::from_pointee(Tables { by_gvr, custom: Vec::new() }) }
+        let table = ArcSwap::from_pointee(Tables::new(&builtin, Vec::new()));
+        Self { served, builtin, table }
     }
 
     pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Resource>> {
-        self.get(&Gvr::new(group, version, resource))
+        let all = &self.table.load().all;
+        let found = all.binary_search_by(|known| known.place().cmp(&(resource, group, version)));
+        found.ok().map(|at| all[at].clone())
     }
 
     pub fn get(&self, gvr: &Gvr) -> Option<Arc<Resource>> {
-        self.table.load().by_gvr.get(gvr).cloned()
+        self.find(&gvr.group, &gvr.version, &gvr.resource)
     }
 
     /// The resource whose objects have this kind.
@@ -192,8 +207,7 @@ impl Registry {
 
     /// Replaces all custom resources.
     pub fn set_custom(&self, custom: Vec<Arc<Resource>>) {
-        let by_gvr = self.builtin.iter().chain(&custom).map(|r| (r.gvr.clone(), r.clone())).collect();
-        self.table.store(Arc::new(Tables { by_gvr, custom }));
+        self.table.store(Arc::new(Tables::new(&self.builtin, custom)));
     }
 }
 

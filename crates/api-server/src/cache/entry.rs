@@ -1,5 +1,6 @@
 //! One object in the watch cache: its encoded form and the little that selectors need.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::json::Json;
+use super::texts::Texts;
 
 /// Rows are numbered in the order they are made: those of one definition are near one another.
 const MAX_VERSIONS: u64 = 64;
@@ -26,7 +28,13 @@ pub struct Entry {
     pub json: Json,
     pub labels: Labels,
     /// The values of the resource's selectable fields, in the order of its names.
-    pub fields: Box<[Box<str>]>,
+    pub fields: Texts,
+    beside: OnceLock<Box<Beside>>,
+}
+
+/// What few objects have beside their JSON.
+#[derive(Debug, Default)]
+struct Beside {
     /// The protobuf message, made for the first who asks and shared by the rest; empty if it has none.
     message: OnceLock<Bytes>,
     /// What the store holds, where reading has changed it.
@@ -37,28 +45,34 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn new(key: Arc<str>, revision: u64, json: Json, labels: Labels, fields: Box<[Box<str>]>) -> Self {
-        let (raw, versions, message, parsed) = Default::default();
-        Self { key, revision, json, labels, fields, raw, versions, message, parsed }
+    pub fn new(key: Arc<str>, revision: u64, json: Json, labels: Labels, fields: Texts) -> Self {
+        Self { key, revision, json, labels, fields, beside: OnceLock::new() }
     }
 
     /// An object beside the cache: nothing to select by.
     pub fn bare(bytes: Bytes) -> Self {
-        Self::new("".into(), 0, bytes.into(), Labels::default(), Box::default())
+        Self::new("".into(), 0, bytes.into(), Labels::default(), Texts::default())
     }
 
     pub fn with_raw(self, raw: Option<Bytes>) -> Self {
-        Self { raw, ..self }
+        if raw.is_none() {
+            return self;
+        }
+        Self { beside: OnceLock::from(Box::new(Beside { raw, ..Beside::default() })), ..self }
+    }
+
+    fn beside(&self) -> &Beside {
+        self.beside.get_or_init(Box::default)
     }
 
     /// The object as the store holds it, with its revision.
     pub fn raw(&self) -> Bytes {
-        self.raw.clone().unwrap_or_else(|| self.bytes())
+        self.beside.get().and_then(|beside| beside.raw.clone()).unwrap_or_else(|| self.bytes())
     }
 
     /// Whether readers see what the store holds.
     pub fn is_as_stored(&self) -> bool {
-        self.raw.is_none()
+        self.beside.get().is_none_or(|beside| beside.raw.is_none())
     }
 
     /// The object's JSON in one piece.
@@ -73,11 +87,12 @@ impl Entry {
 
     /// The object as converted earlier for a custom resource's row.
     pub fn remembered(&self, row: u64) -> Option<Arc<Entry>> {
-        self.versions.lock().iter().find(|(id, _)| *id == row).map(|(_, entry)| entry.clone())
+        let versions = self.beside.get()?.versions.lock();
+        versions.iter().find(|(id, _)| *id == row).map(|(_, entry)| entry.clone())
     }
 
     pub fn remember(&self, row: u64, converted: Arc<Entry>) {
-        let mut versions = self.versions.lock();
+        let mut versions = self.beside().versions.lock();
         // Rows of a definition's earlier states are gone.
         versions.retain(|(id, _)| row.abs_diff(*id) < MAX_VERSIONS && *id != row);
         versions.push((row, converted));
@@ -91,7 +106,7 @@ impl Entry {
 
     /// The object's message, without an envelope; `None` if it does not fit its type.
     pub fn message(&self, ty: &Type) -> Option<Bytes> {
-        let message = self.message.get_or_init(|| {
+        let message = self.beside().message.get_or_init(|| {
             let object: Value = self.decode().unwrap_or_default();
             proto::encode_message(ty, &object).map(Bytes::from).unwrap_or_else(|error| {
                 tracing::error!(key = &*self.key, %error, "an object does not fit its message");
@@ -104,11 +119,12 @@ impl Entry {
     /// The object, decoded by the first who asks and kept as long as this revision of it: for what the server itself
     /// looks at with every request (namespaces, accounts, quotas, classes).
     pub fn parsed(&self) -> Option<Arc<Value>> {
-        if let Some(parsed) = self.parsed.get() {
+        let kept = &self.beside().parsed;
+        if let Some(parsed) = kept.get() {
             return Some(parsed.clone());
         }
         let object = Arc::new(self.decode().ok()?);
-        Some(self.parsed.get_or_init(|| object).clone())
+        Some(kept.get_or_init(|| object).clone())
     }
 
     pub fn namespace(&self) -> &str {
@@ -120,13 +136,19 @@ impl Entry {
     }
 }
 
-/// Labels, sorted by key.
+/// Labels, sorted by key: each key with its value after it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+pub struct Labels(Texts);
 
 impl Labels {
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|at| &*self.0[at].1)
+        let mut texts = self.0.iter();
+        while let (Some(known), Some(value)) = (texts.next(), texts.next()) {
+            if known >= key {
+                return (known == key).then_some(value);
+            }
+        }
+        None
     }
 
     pub fn is_empty(&self) -> bool {
@@ -136,10 +158,15 @@ impl Labels {
     /// The labels of an object.
     pub fn of(object: &serde_json::Value) -> Self {
         let map = keelson_api_types::meta::labels(object).into_iter().flatten();
-        let mut pairs: Vec<_> =
-            map.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect();
-        pairs.sort();
-        Self(pairs.into())
+        map.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect()
+    }
+}
+
+impl<T: AsRef<str> + Ord> FromIterator<(T, T)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (T, T)>>(labels: I) -> Self {
+        let mut pairs: Vec<_> = labels.into_iter().collect();
+        pairs.sort_unstable();
+        Self(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect())
     }
 }
 
@@ -158,12 +185,11 @@ impl<'de> Deserialize<'de> for Labels {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
-                let mut pairs: Vec<(Box<str>, Box<str>)> = Vec::new();
+                let mut pairs: Vec<(Cow<str>, Cow<str>)> = Vec::new();
                 while let Some(pair) = map.next_entry()? {
                     pairs.push(pair);
                 }
-                pairs.sort();
-                Ok(Labels(pairs.into()))
+                Ok(pairs.into_iter().collect())
             }
         }
         deserializer.deserialize_any(Pairs)
@@ -352,7 +378,7 @@ mod tests {
         let ty = keelson_schema::builtin().for_kind("", "v1", "ConfigMap").unwrap();
         let bytes =
             Bytes::from_static(br#"{"metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#);
-        let entry = Arc::new(Entry::new("n/x".into(), 7, bytes.into(), Labels::default(), Box::default()));
+        let entry = Arc::new(Entry::new("n/x".into(), 7, bytes.into(), Labels::default(), Texts::default()));
         let (one, two) = (entry.message(ty).unwrap(), entry.message(ty).unwrap());
         assert_eq!(one.as_ptr(), two.as_ptr());
         let object = proto::decode(ty, &one).unwrap();

@@ -20,11 +20,14 @@ use super::entry::{Entry, Head, Labels, splice_revision};
 use super::json::{self, Json};
 use super::resource::ResourceCache;
 use super::sparse::Wanted;
+use super::texts::Texts;
 
 /// Everything that is an object lives below this.
 pub const PREFIX: &str = "/registry/";
 /// How long a read waits for the caches to become as fresh as it needs.
 const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
+/// Objects read at once when everything is: more are no faster, and what they need of memory is kept for long.
+const PAGE: usize = 1000;
 const TRIM_EVERY: Duration = Duration::from_secs(15);
 /// History older than this may be compacted: tokens and watches from before are told so.
 const HISTORY: Duration = Duration::from_secs(300);
@@ -32,7 +35,7 @@ const HISTORY: Duration = Duration::from_secs(300);
 /// How a resource's selectable fields are read from an object.
 pub trait Indexer: Send + Sync {
     /// Values in the order of the resource's names; empty if it has none.
-    fn fields(&self, object: &Value) -> Box<[Box<str>]>;
+    fn fields(&self, object: &Value) -> Texts;
     /// The paths that [`Self::fields`] looks at: an object is read without the rest.
     fn sources(&self) -> Vec<String>;
 
@@ -62,7 +65,7 @@ impl Index {
     }
 
     /// The selectable fields of an object.
-    pub fn fields(&self, object: &Value) -> Box<[Box<str>]> {
+    pub fn fields(&self, object: &Value) -> Texts {
         self.indexer.fields(object)
     }
 
@@ -210,7 +213,7 @@ impl Caches {
 
     async fn load(self: &Arc<Self>) -> Result<u64, keelson_store::Error> {
         let mut per_storage: HashMap<String, Vec<Entry>> = HashMap::new();
-        let mut options = RangeOptions { limit: 5000, ..RangeOptions::default() };
+        let mut options = RangeOptions { limit: PAGE, ..RangeOptions::default() };
         // A page is understood while the next is read.
         let mut understood = JoinSet::new();
         let revision = loop {
@@ -376,7 +379,7 @@ pub fn entry_of(index: Option<&Index>, key: &str, kv: &KeyValue) -> Option<Entry
     let (revision, spliced) = (kv.mod_revision, splice_revision(&kv.value, kv.mod_revision));
     let read = match index {
         None => serde_json::from_slice::<Head>(&spliced).map(|head| {
-            Entry::new(key.into(), revision, Json::shared(spliced), head.metadata.labels, Box::default())
+            Entry::new(key.into(), revision, Json::shared(spliced), head.metadata.labels, Texts::default())
         }),
         Some(index) => index.read(key.into(), revision, spliced),
     };

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use foldhash::quality::RandomState;
 use memchr::memmem;
 use parking_lot::Mutex;
 
@@ -20,7 +21,7 @@ const ADDRESS_END: &[u8] = br#"\"}""#;
 /// Less than this is not worth a reference.
 const LEAST: usize = 96;
 
-static POOL: LazyLock<Mutex<HashSet<Arc<[u8]>>>> = LazyLock::new(Mutex::default);
+static POOL: LazyLock<Mutex<HashSet<Arc<[u8]>, RandomState>>> = LazyLock::new(Mutex::default);
 
 /// Canonical JSON with `metadata.resourceVersion`.
 #[derive(Debug, Clone, PartialEq, Eq)]

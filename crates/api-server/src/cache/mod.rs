@@ -9,6 +9,7 @@ pub mod json;
 pub mod resource;
 pub mod select;
 pub mod sparse;
+mod texts;
 
 pub use entry::{CacheEvent, ChangeKind, Entry, Labels, encode_frame, replace_revision, splice_revision};
 pub use feed::{Caches, Index, Indexer, PREFIX, entry_of, split_key, storage_error};
@@ -16,3 +17,4 @@ pub use json::Json;
 pub use resource::{ResourceCache, Snapshot, TooOld};
 pub use select::{Selection, unsupported_field};
 pub use sparse::Wanted;
+pub use texts::Texts;

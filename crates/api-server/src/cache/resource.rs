@@ -262,7 +262,7 @@ mod tests {
 
     fn entry(key: &str, revision: u64) -> Entry {
         let bytes = Bytes::from(format!(r#"{{"metadata":{{"resourceVersion":"{revision}"}}}}"#));
-        Entry::new(key.into(), revision, bytes.into(), Default::default(), Box::default())
+        Entry::new(key.into(), revision, bytes.into(), Default::default(), Default::default())
     }
 
     fn keys(snapshot: &Snapshot) -> Vec<String> {
@@ -292,7 +292,13 @@ mod tests {
         cache.apply("a", 2, Some(entry("a", 2)));
         let longer = |old: &Entry| {
             let bytes = Bytes::from([&old.bytes()[..], b"        "].concat());
-            Some(Entry::new(old.key.clone(), old.revision, bytes.into(), Default::default(), Box::default()))
+            Some(Entry::new(
+                old.key.clone(),
+                old.revision,
+                bytes.into(),
+                Default::default(),
+                Default::default(),
+            ))
         };
         cache.reindex(longer);
         assert_eq!(cache.size(), (1, entry("a", 2).json.len() + 8));

@@ -91,7 +91,7 @@ impl Selection {
             let value = match term.field {
                 Field::Name => entry.name(),
                 Field::Namespace => entry.namespace(),
-                Field::Own(at) => entry.fields.get(at).map_or("", |v| v),
+                Field::Own(at) => entry.fields.get(at).unwrap_or_default(),
             };
             (value == term.value) == term.equal
         }) && self.labels.matches(&entry.labels)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::webhook::Webhook;
-use crate::cache::Indexer;
+use crate::cache::{Indexer, Texts};
 use crate::meta::string;
 use crate::types::Objects;
 
@@ -108,14 +108,14 @@ pub fn failed(message: String) -> StatusError {
 }
 
 impl Indexer for Versions {
-    fn fields(&self, object: &Value) -> Box<[Box<str>]> {
+    fn fields(&self, object: &Value) -> Texts {
         let text = |pointer: &String| match object.pointer(pointer) {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
         };
         let version = self.types.get(string(object, "apiVersion"));
-        version.into_iter().flat_map(|v| &v.selectable).map(|p| text(p).into()).collect()
+        version.into_iter().flat_map(|v| &v.selectable).map(text).collect()
     }
 
     fn sources(&self) -> Vec<String> {

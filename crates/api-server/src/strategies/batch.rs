@@ -11,7 +11,7 @@ use super::check::{At, Errors};
 use super::common::selects;
 use super::edit::{self, default, default_zero, same};
 use super::pod::{self, warnings};
-use super::{Ctx, Strategy};
+use super::{Ctx, Selectable, Strategy};
 pub use cron::CronJob;
 use policies::{failure_policy, success_policy};
 
@@ -92,8 +92,8 @@ impl Strategy for Job {
         &["status.succeeded"]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.successful", At::root(object).dig(&["status", "succeeded"]).i().to_string())]
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
+        vec![("status.successful", At::root(object).dig(&["status", "succeeded"]).i().to_string().into())]
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::check::{At, Errors};
 use super::edit::{self, same};
-use super::{Ctx, Strategy, carry, keep_only};
+use super::{Ctx, Selectable, Strategy, carry, keep_only};
 
 const USAGES: &[&str] = &[
     "signing",
@@ -134,8 +134,8 @@ impl Strategy for CertificateSigningRequest {
         &["spec.signerName"]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("spec.signerName", At::root(object).dig(&["spec", "signerName"]).s().to_owned())]
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
+        vec![("spec.signerName", At::root(object).dig(&["spec", "signerName"]).s().into())]
     }
 }
 

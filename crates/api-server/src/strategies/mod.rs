@@ -5,6 +5,8 @@
 //! references, finalizers, uid, timestamps, generation, resourceVersion) is the generic path's own and
 //! checked there for every kind alike: a strategy says only how a name has to look.
 
+use std::borrow::Cow;
+
 use futures::future::BoxFuture;
 use keelson_api_types::{FieldError, Gvr, StatusError};
 use serde_json::Value;
@@ -57,6 +59,9 @@ pub struct Ctx<'a> {
 
 /// A reservation that is being made; none for kinds that need nothing.
 pub type Reserving<'a> = Option<BoxFuture<'a, Result<Reservation, StatusError>>>;
+
+/// The names of fields that select, and their values.
+pub type Selectable<'a> = Vec<(&'static str, Cow<'a, str>)>;
 
 /// How long a deletion waits, as the strategy decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +134,7 @@ pub trait Strategy: Send + Sync {
 
     /// Fields beyond `metadata.name` and `metadata.namespace` that a field selector may name, with
     /// their values in this object. Every name must be present for every object.
-    fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
+    fn selectable_fields<'a>(&self, _object: &'a Value) -> Selectable<'a> {
         Vec::new()
     }
 

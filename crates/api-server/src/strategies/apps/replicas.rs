@@ -8,7 +8,7 @@ use super::{
 };
 use crate::strategies::check::{At, Errors};
 use crate::strategies::edit::{self, default, default_zero, same};
-use crate::strategies::{Ctx, Strategy, keep_only};
+use crate::strategies::{Ctx, Selectable, Strategy, keep_only};
 
 pub struct Deployment;
 
@@ -214,7 +214,7 @@ impl Strategy for ReplicationController {
         &["status.replicas"]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.replicas", At::root(object).dig(&["status", "replicas"]).i().to_string())]
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
+        vec![("status.replicas", At::root(object).dig(&["status", "replicas"]).i().to_string().into())]
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::strategies::check::{At, Errors, Path};
 use crate::strategies::edit::{self, default_zero, same};
-use crate::strategies::{Ctx, Strategy, carry};
+use crate::strategies::{Ctx, Selectable, Strategy, carry};
 
 const MAX_SIZE: usize = 1024 * 1024;
 const ONCE_IMMUTABLE: &str = "field is immutable when `immutable` is set";
@@ -115,8 +115,8 @@ impl Strategy for Secret {
         &["type"]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("type", At::root(object).f("type").s().to_owned())]
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
+        vec![("type", At::root(object).f("type").s().into())]
     }
 }
 

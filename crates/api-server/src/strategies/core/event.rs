@@ -3,8 +3,8 @@
 use keelson_api_types::FieldError;
 use serde_json::Value;
 
-use crate::strategies::Strategy;
 use crate::strategies::check::{At, Errors, Path};
+use crate::strategies::{Selectable, Strategy};
 
 const REASON_LIMIT: usize = 128;
 const NOTE_LIMIT: usize = 1024;
@@ -87,7 +87,7 @@ impl Strategy for Event {
         ]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
         let at = At::root(object);
         let involved = at.f("involvedObject");
         let component = at.f("reportingComponent").s();
@@ -96,17 +96,17 @@ impl Strategy for Event {
             source => source,
         };
         vec![
-            ("involvedObject.kind", involved.f("kind").s().to_owned()),
-            ("involvedObject.namespace", involved.f("namespace").s().to_owned()),
-            ("involvedObject.name", involved.f("name").s().to_owned()),
-            ("involvedObject.uid", involved.f("uid").s().to_owned()),
-            ("involvedObject.apiVersion", involved.f("apiVersion").s().to_owned()),
-            ("involvedObject.resourceVersion", involved.f("resourceVersion").s().to_owned()),
-            ("involvedObject.fieldPath", involved.f("fieldPath").s().to_owned()),
-            ("reason", at.f("reason").s().to_owned()),
-            ("reportingComponent", component.to_owned()),
-            ("source", source.to_owned()),
-            ("type", at.f("type").s().to_owned()),
+            ("involvedObject.kind", involved.f("kind").s().into()),
+            ("involvedObject.namespace", involved.f("namespace").s().into()),
+            ("involvedObject.name", involved.f("name").s().into()),
+            ("involvedObject.uid", involved.f("uid").s().into()),
+            ("involvedObject.apiVersion", involved.f("apiVersion").s().into()),
+            ("involvedObject.resourceVersion", involved.f("resourceVersion").s().into()),
+            ("involvedObject.fieldPath", involved.f("fieldPath").s().into()),
+            ("reason", at.f("reason").s().into()),
+            ("reportingComponent", component.into()),
+            ("source", source.into()),
+            ("type", at.f("type").s().into()),
         ]
     }
 }

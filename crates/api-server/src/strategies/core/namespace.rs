@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::strategies::check::{At, Errors, Path};
 use crate::strategies::edit::{self, default_zero};
-use crate::strategies::{Ctx, Strategy, carry, keep_only};
+use crate::strategies::{Ctx, Selectable, Strategy, carry, keep_only};
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -84,8 +84,8 @@ impl Strategy for Namespace {
         &["status.phase"]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.phase", At::root(object).dig(&["status", "phase"]).s().to_owned())]
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
+        vec![("status.phase", At::root(object).dig(&["status", "phase"]).s().into())]
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::strategies::check::{At, Errors, Path};
 use crate::strategies::common::{cidr_warnings, parse_cidr};
 use crate::strategies::pod::{resources, scheduling};
-use crate::strategies::{Ctx, Strategy, carry, edit};
+use crate::strategies::{Ctx, Selectable, Strategy, carry, edit};
 
 const POD_CIDR_FIXED: &str = "node updates may not change podCIDR except from \"\" to valid";
 
@@ -82,8 +82,8 @@ impl Strategy for Node {
         &["spec.unschedulable"]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("spec.unschedulable", At::root(object).dig(&["spec", "unschedulable"]).b().to_string())]
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
+        vec![("spec.unschedulable", At::root(object).dig(&["spec", "unschedulable"]).b().to_string().into())]
     }
 }
 

@@ -16,7 +16,7 @@ use keelson_api_types::names;
 use serde_json::{Value, json};
 
 use super::check::{At, Errors, Path};
-use super::{Ctx, Grace, Strategy, carry, edit, keep_only};
+use super::{Ctx, Grace, Selectable, Strategy, carry, edit, keep_only};
 
 pub struct Pod;
 
@@ -137,20 +137,20 @@ impl Strategy for Pod {
         ]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
         let at = At::root(object);
         let (spec, status) = (at.f("spec"), at.f("status"));
         let ip = status.f("podIPs").at(0).f("ip").s();
         vec![
-            ("spec.nodeName", spec.f("nodeName").s().to_owned()),
-            ("spec.restartPolicy", spec.f("restartPolicy").s().to_owned()),
-            ("spec.schedulerName", spec.f("schedulerName").s().to_owned()),
-            ("spec.serviceAccountName", spec.f("serviceAccountName").s().to_owned()),
-            ("spec.hostNetwork", spec.f("hostNetwork").b().to_string()),
-            ("status.phase", status.f("phase").s().to_owned()),
-            ("status.podIP", ip.to_owned()),
-            ("status.podIPs", ip.to_owned()),
-            ("status.nominatedNodeName", status.f("nominatedNodeName").s().to_owned()),
+            ("spec.nodeName", spec.f("nodeName").s().into()),
+            ("spec.restartPolicy", spec.f("restartPolicy").s().into()),
+            ("spec.schedulerName", spec.f("schedulerName").s().into()),
+            ("spec.serviceAccountName", spec.f("serviceAccountName").s().into()),
+            ("spec.hostNetwork", spec.f("hostNetwork").b().to_string().into()),
+            ("status.phase", status.f("phase").s().into()),
+            ("status.podIP", ip.into()),
+            ("status.podIPs", ip.into()),
+            ("status.nominatedNodeName", status.f("nominatedNodeName").s().into()),
         ]
     }
 

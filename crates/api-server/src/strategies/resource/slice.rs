@@ -7,10 +7,10 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::csi_driver;
-use crate::strategies::Strategy;
 use crate::strategies::check::{At, Errors, Path};
 use crate::strategies::edit::{self, default};
 use crate::strategies::pod::{resources, scheduling};
+use crate::strategies::{Selectable, Strategy};
 
 const MAX_DEVICES: usize = 128;
 /// With taints, counters or lists of values.
@@ -92,12 +92,9 @@ impl Strategy for ResourceSlice {
         &["spec.nodeName", "spec.driver"]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
         let spec = At::root(object).f("spec");
-        vec![
-            ("spec.nodeName", spec.f("nodeName").s().to_owned()),
-            ("spec.driver", spec.f("driver").s().to_owned()),
-        ]
+        vec![("spec.nodeName", spec.f("nodeName").s().into()), ("spec.driver", spec.f("driver").s().into())]
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::check::{At, Errors};
 use super::common::{cidr_warnings, ip_warnings};
 use super::edit::{self, default, default_zero, same};
-use super::{Ctx, Reserving, Strategy, carry};
+use super::{Ctx, Reserving, Selectable, Strategy, carry};
 use crate::alloc::{self, Allocators};
 use crate::types::Objects;
 
@@ -119,12 +119,9 @@ impl Strategy for Service {
         &["spec.clusterIP", "spec.type"]
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn selectable_fields<'a>(&self, object: &'a Value) -> Selectable<'a> {
         let spec = At::root(object).f("spec");
-        vec![
-            ("spec.clusterIP", spec.f("clusterIP").s().to_owned()),
-            ("spec.type", spec.f("type").s().to_owned()),
-        ]
+        vec![("spec.clusterIP", spec.f("clusterIP").s().into()), ("spec.type", spec.f("type").s().into())]
     }
 
     fn reserve_create<'a>(&self, ctx: &'a Ctx<'_>, object: &'a mut Value) -> Reserving<'a> {
