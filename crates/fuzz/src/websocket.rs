@@ -27,6 +27,9 @@ const PROTOCOLS: &[(&str, bool)] = &[
     (V4, true),
     ("v4.base64.channel.k8s.io", true),
     (TUNNEL, true),
+    ("v3.channel.k8s.io", false),
+    ("v2.channel.k8s.io", false),
+    ("base64.channel.k8s.io", false),
 ];
 
 /// What came in by channel.
