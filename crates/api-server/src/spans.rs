@@ -1,11 +1,12 @@
-//! The span of a request, named and described as upstream's are.
+//! The span of a request, and those of what it waits for, named and described as upstream's are.
 
 use bytes::Bytes;
-use http::Version;
 use http::request::Parts;
-use keelson_traces::{Config as TracingConfiguration, Context, Span, Started, Tracer};
+use http::{HeaderMap, Version};
+use keelson_traces::{Config as TracingConfiguration, Context, Scope, Span, Started, Tracer};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::Call;
 use crate::body::BoxError;
 use crate::config::Config;
 use crate::request::RequestInfo;
@@ -30,6 +31,64 @@ pub fn start(config: &Config, ended: &CancellationToken) -> Result<Option<Starte
     let instance = crate::run::hostname();
     let resource = [("service.name", "apiserver"), ("service.instance.id", &*instance)];
     Ok(Some(Tracer::start(&source.load()?, &resource, ended.clone())?))
+}
+
+tokio::task_local! {
+    /// The innermost span that the task is in.
+    static SCOPE: Scope;
+}
+
+/// Does some work within a span, if there is one.
+pub async fn within<T>(span: Option<&Span>, work: impl Future<Output = T>) -> T {
+    match span {
+        Some(span) => Box::pin(SCOPE.scope(span.scope(), work)).await,
+        None => work.await,
+    }
+}
+
+/// Begins a span of something within the request, if that has one.
+pub fn child(name: &str) -> Option<Span> {
+    SCOPE.try_with(|scope| scope.begin(name.to_owned())).ok()
+}
+
+/// Tells another server, in the request to it, which span it is asked in.
+pub fn tell(headers: &mut HeaderMap) {
+    let _ = SCOPE.try_with(|scope| scope.context().put_into(headers));
+}
+
+/// Begins the span of what a request does with its resource.
+pub fn verb(call: &Call) -> Option<Span> {
+    let name = match call.info.verb.as_str() {
+        "create" => "Create",
+        "get" => "Get",
+        "list" => "List",
+        "update" => "Update",
+        "patch" => "Patch",
+        "delete" | "deletecollection" => "Delete",
+        _ => return None,
+    };
+    let mut span = child(name)?;
+    let info = &call.info;
+    let scope = match (info.namespace.is_empty(), info.name.is_empty()) {
+        (_, false) => "resource",
+        (false, true) => "namespace",
+        (true, true) => "cluster",
+    };
+    for (key, value) in [
+        ("api-group", &*info.group),
+        ("api-version", &info.version),
+        ("resource", &info.resource),
+        ("subresource", &info.subresource),
+        ("namespace", &info.namespace),
+        ("name", &info.name),
+        ("scope", scope),
+        ("url", &info.path),
+        ("verb", &info.verb),
+        ("client", &call.peer.address.ip().to_string()),
+    ] {
+        span.set(key, value);
+    }
+    Some(span)
 }
 
 /// A request's audit id, in its extensions.

@@ -11,14 +11,14 @@ use crate::support::{CONFIG_MAPS, Client, DEPLOYMENTS, PODS, Server, config_map,
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// Creates a configuration, `validating` or `mutating`, and waits until the server goes by it.
-async fn configure(admin: &Client, kind: &str, name: &str, hooks: Vec<Value>) {
+pub async fn configure(admin: &Client, kind: &str, name: &str, hooks: Vec<Value>) {
     let path = format!("{GROUP}/{kind}webhookconfigurations");
     let object = json!({"metadata": {"name": name}, "webhooks": hooks});
     admin.post(&path, &object).await.expect(201);
     admin.get(&path).await.expect(200);
 }
 
-fn rules(operations: Value, group: &str, resource: &str) -> Value {
+pub fn rules(operations: Value, group: &str, resource: &str) -> Value {
     json!([{"operations": operations, "apiGroups": [group], "apiVersions": ["*"], "resources": [resource]}])
 }
 
@@ -26,7 +26,7 @@ fn patch(operations: Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(operations.to_string())})
 }
 
-fn allow() -> Value {
+pub fn allow() -> Value {
     json!({"allowed": true})
 }
 

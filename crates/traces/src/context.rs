@@ -1,11 +1,13 @@
 //! Trace contexts in headers (W3C Trace Context).
 
-use http::HeaderMap;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const SAMPLED: u32 = 1;
 /// It is known whether the parent is remote.
 pub(crate) const KNOWN: u32 = 0x100;
 const REMOTE: u32 = 0x200;
+const PARENT: HeaderName = HeaderName::from_static("traceparent");
+const STATE: HeaderName = HeaderName::from_static("tracestate");
 /// The longest list that is carried on.
 const MAX_STATE: usize = 512;
 
@@ -22,9 +24,9 @@ pub struct Context {
 impl Context {
     /// The one that a request carries, if it is valid.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut parents = headers.get_all("traceparent").iter();
+        let mut parents = headers.get_all(PARENT).iter();
         let parent = parents.next().filter(|_| parents.next().is_none())?.to_str().ok()?;
-        let states = headers.get_all("tracestate").iter().filter_map(|v| v.to_str().ok());
+        let states = headers.get_all(STATE).iter().filter_map(|v| v.to_str().ok());
         let state = states.collect::<Vec<_>>().join(",");
         Some(Self {
             state: if state.len() > MAX_STATE { String::new() } else { state },
@@ -43,6 +45,18 @@ impl Context {
 
     pub(crate) fn flags(&self) -> u32 {
         KNOWN | REMOTE | u32::from(self.sampled)
+    }
+
+    /// Has a request carry it, in place of the one that it may carry.
+    pub fn put_into(&self, headers: &mut HeaderMap) {
+        let text = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (trace, span) = (text(&self.trace_id), text(&self.span_id));
+        let parent = format!("00-{trace}-{span}-{:02x}", u8::from(self.sampled));
+        for (name, text) in [(PARENT, &parent), (STATE, &self.state)] {
+            headers.remove(&name);
+            let value = HeaderValue::try_from(text).ok().filter(|value| !value.is_empty());
+            headers.extend(value.map(|value| (name, value)));
+        }
     }
 }
 
@@ -79,5 +93,12 @@ mod tests {
         check("", None);
         let context = Context::parse(&format!("00-{ids}-01")).unwrap();
         assert_eq!((context.trace_id[0], context.span_id[7]), (0x4b, 0xb7));
+        for state in ["", "a=b"] {
+            let mut headers = HeaderMap::from_iter([(PARENT, "other".parse().unwrap())]);
+            headers.append(STATE, "c=d".parse().unwrap());
+            let context = Context { state: state.into(), ..context.clone() };
+            context.put_into(&mut headers);
+            assert_eq!(Context::of(&headers), Some(context));
+        }
     }
 }

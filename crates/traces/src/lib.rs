@@ -115,6 +115,36 @@ impl Tracer {
     }
 }
 
+/// The inside of a span.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    context: Context,
+    queue: mpsc::Sender<otlp::Span>,
+}
+
+impl Scope {
+    /// Begins a span of what the program does within this one.
+    pub fn begin(&self, name: String) -> Span {
+        let span = otlp::Span {
+            trace_id: self.context.trace_id.into(),
+            span_id: rand::random::<[u8; 8]>().into(),
+            parent_span_id: self.context.span_id.into(),
+            name,
+            kind: SpanKind::Internal.into(),
+            start_time_unix_nano: now(),
+            flags: context::SAMPLED | context::KNOWN,
+            trace_state: self.context.state.clone(),
+            ..Default::default()
+        };
+        Span { span, queue: self.queue.clone() }
+    }
+
+    /// What other programs are told that are asked within it.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
 /// A span under way; it ends when it is dropped.
 #[derive(Debug)]
 pub struct Span {
@@ -123,6 +153,17 @@ pub struct Span {
 }
 
 impl Span {
+    pub fn scope(&self) -> Scope {
+        let span = &self.span;
+        let context = Context {
+            trace_id: span.trace_id.last_chunk().copied().unwrap_or_default(),
+            span_id: span.span_id.last_chunk().copied().unwrap_or_default(),
+            sampled: true,
+            state: span.trace_state.clone(),
+        };
+        Scope { context, queue: self.queue.clone() }
+    }
+
     pub fn set(&mut self, key: &str, value: impl Into<Attribute>) {
         self.span.attributes.push(attribute(key, value));
     }
@@ -193,6 +234,20 @@ mod tests {
         );
         assert!(span.links.is_empty() && span.span_id.len() == 8 && span.flags == 0x301);
         assert!(span.end_time_unix_nano >= span.start_time_unix_nano);
+    }
+
+    #[test]
+    fn what_is_done_within_a_span_is_its_child() {
+        let (tracer, mut spans) = tracer(0);
+        let outer = tracer.begin("outer".into(), context(true), true).unwrap();
+        let scope = outer.scope();
+        drop(scope.begin("inner".into()));
+        drop(outer);
+        let (inner, outer) = (spans.try_recv().unwrap(), spans.try_recv().unwrap());
+        assert_eq!((inner.trace_id, inner.parent_span_id), (outer.trace_id.clone(), outer.span_id.clone()));
+        assert_eq!((&*inner.trace_state, inner.flags), ("a=b", 0x101));
+        let told = scope.context();
+        assert_eq!((&told.trace_id[..], &told.span_id[..]), (&*outer.trace_id, &*outer.span_id));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::backend::Error;
 use crate::body::{Body, Response};
 use crate::endpoints;
 use crate::meta::string;
-use crate::response;
 use crate::types::{Objects, UserInfo};
+use crate::{response, spans};
 
 /// What may stand in a header's name as it is; the rest of an extra field's key is percent-encoded.
 const HEADER_NAME: &AsciiSet = &NON_ALPHANUMERIC
@@ -65,6 +65,7 @@ pub async fn proxy(app: &Arc<App>, call: &mut Call, remote: &Remote) -> Response
     {
         headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
     }
+    spans::tell(&mut call.headers);
     let is_discovery = !call.info.is_resource && call.info.path.trim_matches('/').split('/').count() == 3;
     let answer = app.backends.forward(transport, call, uri, headers);
     let answer = match is_discovery {

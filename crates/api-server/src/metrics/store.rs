@@ -7,12 +7,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use keelson_daemon::Metrics;
 use keelson_store::{Expect, Got, RangeOptions, Ranged, Result, Store, Write, WriteError, Written};
+use keelson_traces::Span;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::DURATIONS;
 use crate::cache::PREFIX;
+use crate::spans;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -48,11 +50,20 @@ impl Metered {
     }
 }
 
+/// The span of one request of the store, within that of a request of the server.
+fn begin(name: &str, key: &str) -> Option<Span> {
+    let mut span = spans::child(name)?;
+    span.set("key", key);
+    Some(span)
+}
+
 impl Store for Metered {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Got>> {
         async move {
             let since = Instant::now();
+            let span = begin("Get store", key);
             let got = self.store.get(key).await;
+            drop(span);
             self.note("get", key, since);
             got
         }
@@ -62,7 +73,9 @@ impl Store for Metered {
     fn range<'a>(&'a self, prefix: &'a str, options: RangeOptions) -> BoxFuture<'a, Result<Ranged>> {
         async move {
             let since = Instant::now();
+            let span = begin("List store", prefix);
             let ranged = self.store.range(prefix, options).await;
+            drop(span);
             self.note("list", prefix, since);
             ranged
         }
@@ -72,13 +85,15 @@ impl Store for Metered {
     fn write(&self, write: Write) -> BoxFuture<'_, Result<Written, WriteError>> {
         async move {
             let since = Instant::now();
-            let operation = match (&write.value, write.expect) {
-                (None, _) => "delete",
-                (Some(_), Expect::Absent) => "create",
-                (Some(_), _) => "update",
+            let (operation, name) = match (&write.value, write.expect) {
+                (None, _) => ("delete", "Delete store"),
+                (Some(_), Expect::Absent) => ("create", "Create store"),
+                (Some(_), _) => ("update", "Update store"),
             };
             let key = write.key.clone();
+            let span = begin(name, &key);
             let written = self.store.write(write).await;
+            drop(span);
             self.note(operation, &key, since);
             written
         }

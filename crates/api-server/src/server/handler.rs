@@ -177,10 +177,11 @@ async fn route(
         warnings: Vec::new(),
         ticket,
     };
-    let answer = match authorize(app, &call.user, &call.info, &call.query).await {
-        Ok(()) => dispatch(app, &mut call).await,
-        Err(error) => Err(error),
+    let work = async {
+        authorize(app, &call.user, &call.info, &call.query).await?;
+        dispatch(app, &mut call).await
     };
+    let answer = spans::within(span.as_ref(), work).await;
     let mut answer = answer.unwrap_or_else(|error| response::error_as(&call.headers, &error));
     response::add_warnings(&mut answer, &call.warnings);
     if let Some(schema) = schema {
@@ -202,11 +203,14 @@ async fn dispatch(app: &Arc<App>, call: &mut Call) -> Result<Response, StatusErr
     }
     let resource = app.resource(&call.info)?;
     call.warnings.extend(resource.custom.as_ref().and_then(|c| c.deprecation.clone()));
-    if call.info.subresource.is_empty() {
-        verbs::serve(app, call, &resource).await
-    } else {
-        Box::pin(subresources::serve(app, call, &resource)).await
-    }
+    let span = spans::verb(call);
+    let work = async {
+        match call.info.subresource.is_empty() {
+            true => verbs::serve(app, call, &resource).await,
+            false => Box::pin(subresources::serve(app, call, &resource)).await,
+        }
+    };
+    spans::within(span.as_ref(), work).await
 }
 
 /// What is not a resource: discovery, documents, health.

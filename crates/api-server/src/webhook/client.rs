@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use super::pool::{self, Key, Sender};
 use crate::admission::{core, items, text};
 use crate::metrics::x509::WEBHOOKS;
+use crate::spans;
 use crate::types::Objects;
 
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -109,6 +110,7 @@ async fn exchange(
         .header(header::USER_AGENT, "kube-apiserver-admission")
         .body(Full::new(body))
         .map_err(|e| e.to_string())?;
+    spans::tell(request.headers_mut());
     let (mut sender, answer) = loop {
         let idle = pool::take(&key);
         let fresh = idle.is_none();

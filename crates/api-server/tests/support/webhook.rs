@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -28,7 +28,7 @@ pub struct Webhook {
     pub address: SocketAddr,
     /// Base64 of the PEM of the authority that vouches for the server.
     pub ca_bundle: String,
-    asked: Arc<Mutex<Vec<Value>>>,
+    asked: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
     task: JoinHandle<()>,
 }
 
@@ -80,7 +80,13 @@ impl Webhook {
 
     /// The `request` of every review so far.
     pub fn asked(&self) -> Vec<Value> {
-        self.asked.lock().iter().map(|review| review["request"].clone()).collect()
+        self.asked.lock().iter().map(|(_, review)| review["request"].clone()).collect()
+    }
+
+    /// A header of the last one.
+    pub fn told(&self, header: &str) -> Option<String> {
+        let asked = self.asked.lock();
+        Some(asked.last()?.0.get(header)?.to_str().ok()?.to_owned())
     }
 
     /// A webhook of a configuration that calls this server, with the usual fields.
@@ -101,7 +107,12 @@ impl Drop for Webhook {
     }
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor, asked: Arc<Mutex<Vec<Value>>>, answer: Arc<Answer>) {
+async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    asked: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
+    answer: Arc<Answer>,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         let (tls, asked, answer) = (tls.clone(), asked.clone(), answer.clone());
@@ -117,12 +128,13 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, asked: Arc<Mutex<Vec<Val
 
 async fn respond(
     request: Request<Incoming>,
-    asked: &Mutex<Vec<Value>>,
+    asked: &Mutex<Vec<(HeaderMap, Value)>>,
     answer: &Arc<Answer>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let body = request.into_body().collect().await?.to_bytes();
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
     let review: Value = serde_json::from_slice(&body).unwrap_or_default();
-    asked.lock().push(review.clone());
+    asked.lock().push((head.headers, review.clone()));
     let reply = answer(&review);
     if reply.is_null() {
         std::future::pending::<()>().await;

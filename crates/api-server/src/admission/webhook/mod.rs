@@ -20,6 +20,7 @@ use super::memo::Memo;
 use super::versioned::Versioned;
 use super::{Chain, GROUP, is_admission_configuration};
 use crate::metrics::Called;
+use crate::spans;
 use crate::types::{AdmissionRequest, Operation};
 use crate::webhook as client;
 
@@ -243,7 +244,17 @@ async fn ask(
     let seen = Versioned::new(chain.objects(), r, target).await.map_err(Failure::Refused)?;
     let body = review::encode(&uid, version, request(r, target), &seen);
     let timeout = Duration::from_secs(hook.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT));
-    let body = client::post(chain.objects(), &hook.client_config, timeout, body)
+    let mut span = spans::child(if mutating { "Call mutating webhook" } else { "Call validating webhook" });
+    if let Some(span) = &mut span {
+        span.set("configuration", &*hook.configuration);
+        span.set("webhook", &*hook.name);
+        span.set("resource", &*r.gvr.to_string());
+        span.set("subresource", r.subresource);
+        span.set("operation", r.op.as_str());
+        span.set("UID", &*uid);
+    }
+    let call = client::post(chain.objects(), &hook.client_config, timeout, body);
+    let body = spans::within(span.as_ref(), call)
         .await
         .map_err(|e| Failure::Call(e.code(), format!("failed to call webhook: {e}")))?;
     review::read(&body, &uid, version, mutating)
