@@ -163,6 +163,46 @@ async fn a_full_queue_answers_429_and_a_client_that_leaves_frees_its_place() {
 }
 
 #[tokio::test]
+async fn who_does_not_read_a_list_keeps_no_seats() {
+    let server = Server::with(|config| config.request_timeout = 2).await;
+    let queuing = json!({"queues": 1, "handSize": 1, "queueLengthLimit": 9});
+    let admin = narrow(&server, queuing, &["lazy", "calm"]).await;
+    // More than the kernel takes for who does not read.
+    for i in 0..20 {
+        let mut big = config_map(&format!("big-{i}"));
+        big["data"]["a"] = "x".repeat(1 << 20).into();
+        admin.post(CONFIG_MAPS, &big).await.expect(201);
+    }
+    let (lazy, calm) = (server.client("lazy", &[]), server.client("calm", &[]));
+    let _unread = lazy.watch(CONFIG_MAPS).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = lazy.raw(false).await;
+        let request = format!("GET {CONFIG_MAPS} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        open.push(stream);
+    }
+    eventually("the lists have all seats", || async {
+        let counts = counts(&admin).await;
+        if counts == (0, 3) { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    eventually("another gets a seat", || async {
+        let reply = calm.get(&format!("{CONFIG_MAPS}/big-1")).await;
+        if reply.status == 200 { Ok(()) } else { Err(reply.status.to_string()) }
+    })
+    .await;
+    eventually("the lists have ended", || async {
+        let counts = counts(&admin).await;
+        if counts == (0, 0) { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    let mut read = Vec::new();
+    let ended = open[0].read_to_end(&mut read).await;
+    assert!(!read.ends_with(b"0\r\n\r\n"), "{ended:?}: all {} bytes", read.len());
+}
+
+#[tokio::test]
 async fn every_answer_names_its_schema_and_level_even_a_refusal() {
     let server = Server::start().await;
     let admin = server.admin();

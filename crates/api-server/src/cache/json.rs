@@ -30,6 +30,8 @@ pub struct Json {
     own: Bytes,
     /// With where in `own` each belongs, in that order.
     shared: Box<[(u32, Arc<[u8]>)]>,
+    /// Of both: lists ask for it before they look at any of them.
+    len: usize,
 }
 
 impl Json {
@@ -48,16 +50,16 @@ impl Json {
             done = range.end;
         }
         own.extend_from_slice(&whole[done..]);
-        Self { own: own.into(), shared: shared.into() }
+        Self { own: own.into(), shared: shared.into(), len: whole.len() }
     }
 
     /// How long it is on the wire.
     pub fn len(&self) -> usize {
-        self.own.len() + self.shared.iter().map(|(_, piece)| piece.len()).sum::<usize>()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.own.is_empty() && self.shared.is_empty()
+        self.len == 0
     }
 
     /// What this object holds that no other does, in bytes.
@@ -105,14 +107,16 @@ impl Json {
         let own = super::entry::replace_revision(&self.own, revision);
         let moved = |at: u32| (at as usize + own.len() - self.own.len()) as u32;
         let shared = self.shared.iter().map(|(at, piece)| (moved(*at), piece.clone())).collect();
-        Self { own, shared }
+        let len = self.len + own.len() - self.own.len();
+        Self { own, shared, len }
     }
 }
 
 /// As it is, with nothing shared: what will not stay is not worth looking through.
 impl From<Bytes> for Json {
     fn from(own: Bytes) -> Self {
-        Self { own, shared: Box::default() }
+        let len = own.len();
+        Self { own, shared: Box::default(), len }
     }
 }
 

@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::Request;
 use hyper::body::Incoming;
 use keelson_api_types::StatusError;
+use tokio::time::Instant;
 
+use super::sending;
 use crate::app::{App, Call};
 use crate::authn::impersonation;
 use crate::authz::judged;
@@ -81,10 +83,11 @@ async fn guarded(
 ) -> Result<Response, StatusError> {
     let path = request.uri().path().to_owned();
     let limit = time_limit(app, &query, &info)?;
+    let end = limit.map(|limit| Instant::now() + limit);
     let app = app.clone();
     // Boxed once, before it is handed from future to future, each of which would have room for all that it needs.
     let routed = Box::pin(async move { route(&app, peer, refused, request, query, info).await });
-    within(limit, AssertUnwindSafe(routed).catch_unwind()).await.unwrap_or_else(|panic| {
+    let outcome = within(limit, AssertUnwindSafe(routed).catch_unwind()).await.unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<&str>()
             .map(|s| (*s).to_owned())
@@ -94,7 +97,11 @@ async fn guarded(
         audit::panicked(&text);
         let message = "This request caused apiserver to panic. Look in the logs for details.";
         Err(StatusError::internal(message))
-    })
+    });
+    Ok(outcome?.map(|body| match (end, &body) {
+        (Some(end), Body::Chunks(..)) => body.hold(sending::end_at(end)),
+        _ => body,
+    }))
 }
 
 /// How long a request may take: as long as the client asks for, at most as long as configured; `None` for watches

@@ -2,13 +2,14 @@
 
 mod cork;
 mod handler;
+mod sending;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use keelson_daemon::tls::rustls::ServerConfig;
 use keelson_daemon::tls::{ClientAuth, ClientVerifier, ServerFiles, server_config};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::cork::Cork;
+use self::sending::{Sending, Streams};
 use crate::app::App;
 use crate::config::Config;
 use crate::types::{Peer, PeerCert};
@@ -84,7 +86,7 @@ impl Listener {
     pub async fn serve(self, app: Arc<App>) {
         let acceptor = TlsAcceptor::from(self.tls);
         let connections = TaskTracker::new();
-        let mut http = auto::Builder::new(TokioExecutor::new());
+        let mut http = auto::Builder::new(Streams);
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(30))
@@ -134,7 +136,7 @@ struct Connection {
     app: Arc<App>,
     acceptor: TlsAcceptor,
     verifier: ClientVerifier,
-    http: Arc<auto::Builder<TokioExecutor>>,
+    http: Arc<auto::Builder<Streams>>,
     /// Cancelled when no further requests are to come: at shutdown, or to send the client elsewhere.
     ending: CancellationToken,
     address: SocketAddr,
@@ -198,8 +200,9 @@ impl Connection {
                 }
             }
         });
-        let ended = ended.await;
-        if let Err(error) = ended {
+        // HTTP/1.1's answers are sent by this task.
+        let ended = Sending::new(ended).await;
+        if let Some(Err(error)) = ended {
             tracing::debug!(peer = %self.address, error, "connection ended");
         }
     }
