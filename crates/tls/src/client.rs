@@ -3,11 +3,10 @@
 use crate::files::{Error, Files, load_identity, names};
 use crate::provider;
 use crate::server::load_roots;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, ResolvesClientCert, Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::path::{Path, PathBuf};
@@ -52,7 +51,7 @@ pub fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, Error> {
     Ok(match trust {
         Trust::Files(cas) => server_verifier(cas.clone())?,
         Trust::Pem(pem) => authorities(pem)?,
-        Trust::Anyone => Arc::new(Blanket { trusts: true, provider: provider() }),
+        Trust::Anyone => Arc::new(Blanket { trusts: true }),
     })
 }
 
@@ -86,11 +85,10 @@ fn authorities(pem: &[u8]) -> Result<Arc<dyn ServerCertVerifier>, Error> {
 
 /// What checks servers by these authorities; it trusts none where there are none.
 pub fn verifier_of(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-    let provider = provider();
     if roots.is_empty() {
-        return Ok(Arc::new(Blanket { trusts: false, provider }));
+        return Ok(Arc::new(Blanket { trusts: false }));
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
         .map_err(|e| Error::Roots { paths: "a bundle".to_owned(), source: Box::new(e) })
@@ -146,34 +144,13 @@ impl ServerCertVerifier for Servers {
         self.0.current().verify_server_cert(leaf, intermediates, name, ocsp, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.current().verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.current().verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.current().supported_verify_schemes()
-    }
+    crate::proof_of_key!();
 }
 
 /// Asks nobody: trusts every server, or none. Either way the server proves that it holds its certificate's key.
 #[derive(Debug)]
 struct Blanket {
     trusts: bool,
-    provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for Blanket {
@@ -191,25 +168,5 @@ impl ServerCertVerifier for Blanket {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    crate::proof_of_key!();
 }

@@ -34,3 +34,35 @@ pub fn provider() -> Arc<CryptoProvider> {
     }
     CryptoProvider::get_default().expect("a default crypto provider was just installed").clone()
 }
+
+/// What a verifier of certificates has no say in: whether who shows one proves to hold its key.
+#[macro_export]
+macro_rules! proof_of_key {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &$crate::rustls::pki_types::CertificateDer<'_>,
+            dss: &$crate::rustls::DigitallySignedStruct,
+        ) -> Result<$crate::rustls::client::danger::HandshakeSignatureValid, $crate::rustls::Error> {
+            let provider = $crate::provider();
+            let algorithms = &provider.signature_verification_algorithms;
+            $crate::rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &$crate::rustls::pki_types::CertificateDer<'_>,
+            dss: &$crate::rustls::DigitallySignedStruct,
+        ) -> Result<$crate::rustls::client::danger::HandshakeSignatureValid, $crate::rustls::Error> {
+            let provider = $crate::provider();
+            let algorithms = &provider.signature_verification_algorithms;
+            $crate::rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<$crate::rustls::SignatureScheme> {
+            $crate::provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
+}

@@ -2,12 +2,11 @@
 
 use crate::files::{Error, Files, load_certificates, load_identity, names};
 use crate::provider;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{DistinguishedName, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,16 +48,13 @@ pub fn server_config(files: &ServerFiles) -> Result<Arc<ServerConfig>, Error> {
         .map_err(Error::Setup)?;
     let builder = match files.client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
-        ClientAuth::Requested => builder.with_client_cert_verifier(Arc::new(Handshake {
-            verifier: None,
-            mandatory: false,
-            provider: provider.clone(),
-        })),
+        ClientAuth::Requested => {
+            builder.with_client_cert_verifier(Arc::new(Handshake { verifier: None, mandatory: false }))
+        }
         ClientAuth::Optional | ClientAuth::Required => {
             builder.with_client_cert_verifier(Arc::new(Handshake {
                 verifier: Some(ClientVerifier::new(files.client_cas.clone())?),
                 mandatory: files.client_auth == ClientAuth::Required,
-                provider: provider.clone(),
             }))
         }
     };
@@ -129,7 +125,6 @@ struct Handshake {
     /// `None` lets every certificate through, with proof that the client holds its key.
     verifier: Option<ClientVerifier>,
     mandatory: bool,
-    provider: Arc<CryptoProvider>,
 }
 
 impl ClientCertVerifier for Handshake {
@@ -154,25 +149,5 @@ impl ClientCertVerifier for Handshake {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    crate::proof_of_key!();
 }

@@ -4,10 +4,8 @@
 use std::sync::{Arc, LazyLock};
 
 use keelson_daemon::Metrics;
-use keelson_daemon::tls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use keelson_daemon::tls::rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use keelson_daemon::tls::rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use keelson_daemon::tls::rustls::{CertificateError, Error};
 use prometheus_client::metrics::counter::Counter;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::der_parser::{Oid, oid};
@@ -112,27 +110,7 @@ impl ServerCertVerifier for Counting {
         verified
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    keelson_daemon::tls::proof_of_key!();
 }
 
 #[cfg(test)]
