@@ -81,7 +81,7 @@ async fn guarded(
     query: Query,
     info: RequestInfo,
 ) -> Result<Response, StatusError> {
-    let path = request.uri().path().to_owned();
+    let (path, version) = (request.uri().path().to_owned(), request.version());
     let limit = time_limit(app, &query, &info)?;
     let end = limit.map(|limit| Instant::now() + limit);
     let app = app.clone();
@@ -98,9 +98,9 @@ async fn guarded(
         let message = "This request caused apiserver to panic. Look in the logs for details.";
         Err(StatusError::internal(message))
     });
-    Ok(outcome?.map(|body| match (end, &body) {
-        (Some(end), Body::Chunks(..)) => body.hold(sending::end_at(end)),
-        _ => body,
+    Ok(outcome?.map(|body| match end {
+        Some(end) => sending::limit(body, end, version),
+        None => body,
     }))
 }
 

@@ -7,10 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::Version;
 use hyper::rt::Executor;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::body::Body;
 
 tokio::task_local! {
     static END: End;
@@ -22,8 +25,19 @@ type End = Arc<Mutex<Option<Instant>>>;
 /// As long as this is kept, the task that runs now ends at a time.
 pub struct Limited(End);
 
-/// Ends the task at this time: HTTP/2's stream is reset, HTTP/1.1's connection closed.
-pub fn end_at(time: Instant) -> Option<Limited> {
+/// Has the body's sending end at this time, be it with the stream that it is sent by or with the connection.
+pub fn limit(body: Body, time: Instant, version: Version) -> Body {
+    match &body {
+        // The task ends with its one answer.
+        _ if version == Version::HTTP_2 => _ = END.try_with(|end| *end.lock() = Some(time)),
+        // What is whole is nearly sent.
+        Body::Chunks(..) => return body.hold(end_at(time)),
+        _ => {}
+    }
+    body
+}
+
+fn end_at(time: Instant) -> Option<Limited> {
     let end = END.try_with(Clone::clone).ok()?;
     *end.lock() = Some(time);
     Some(Limited(end))
