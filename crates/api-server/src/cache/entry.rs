@@ -254,6 +254,15 @@ impl CacheEvent {
         Self { revision, kind, entry, previous, at: Instant::now(), lines, messages, items }
     }
 
+    /// The same for who comes later, if it has been encoded.
+    pub(super) fn without_encodings(&self) -> Option<Self> {
+        let encoded = self.lines.iter().any(|line| line.get().is_some())
+            || self.messages.get().is_some()
+            || self.items.get().is_some();
+        let (entry, previous) = (self.entry.clone(), self.previous.clone());
+        encoded.then(|| Self { at: self.at, ..Self::new(self.kind, self.revision, entry, previous) })
+    }
+
     /// What a watcher is to see, given whether its selector matches the new state and the old one.
     pub fn seen(&self, matches: impl Fn(&Entry) -> bool) -> Option<ChangeKind> {
         let now = matches(&self.entry);

@@ -18,6 +18,10 @@ const KEEP_MAX: usize = 100_000;
 /// Bytes of objects that the history may hold on to.
 const KEEP_BYTES: usize = 96 << 20;
 
+/// Bytes of objects, the last to change, whose events stay encoded: those who follow are no farther behind, and for who is
+/// an event is encoded again.
+const ENCODED_BYTES: usize = 8 << 20;
+
 /// The revision asked for is older than the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooOld {
@@ -37,6 +41,9 @@ struct Inner {
     bytes: usize,
     history: VecDeque<Arc<CacheEvent>>,
     history_bytes: usize,
+    /// From where on in the history events may be encoded, and the bytes of their objects.
+    encoded: usize,
+    encoded_bytes: usize,
     /// The greatest revision whose change the history no longer has (or never had).
     forgotten: u64,
     last_change: u64,
@@ -219,7 +226,16 @@ impl Inner {
         };
         self.last_change = revision;
         self.history_bytes += event.entry.json.held();
+        self.encoded_bytes += event.entry.json.len();
         self.history.push_back(Arc::new(event));
+        while self.encoded_bytes > ENCODED_BYTES && self.encoded + 1 < self.history.len() {
+            let event = &mut self.history[self.encoded];
+            self.encoded_bytes -= event.entry.json.len();
+            self.encoded += 1;
+            if let Some(bare) = event.without_encodings() {
+                *event = Arc::new(bare);
+            }
+        }
     }
 
     fn trim(&mut self) {
@@ -232,6 +248,10 @@ impl Inner {
             }
             self.forgotten = oldest.revision;
             self.history_bytes -= oldest.entry.json.held();
+            match self.encoded.checked_sub(1) {
+                Some(encoded) => self.encoded = encoded,
+                None => self.encoded_bytes -= oldest.entry.json.len(),
+            }
             self.history.pop_front();
         }
     }
@@ -284,6 +304,26 @@ mod tests {
         let page = cache.list_at(4, "", Some("a/x"), 1, all).unwrap();
         assert_eq!((keys(&page), page.remaining), (vec!["a/y@3".to_owned()], 1));
         assert_eq!(cache.list_at(0, "", None, 0, all).err(), Some(TooOld { oldest: 1 }));
+    }
+
+    #[test]
+    fn only_the_last_events_stay_encoded() {
+        let cache = ResourceCache::new(0);
+        let big = |revision: u64| {
+            let bytes = Bytes::from(format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20)));
+            Entry::new("a".into(), revision, bytes.into(), Default::default(), Default::default())
+        };
+        for revision in 1..=200 {
+            cache.apply("a", revision, Some(big(revision)));
+            let events = cache.changes_after(revision - 1, 1).unwrap();
+            assert!(events[0].line(events[0].kind).len() > 1 << 20);
+        }
+        let events = cache.changes_after(100, 0usize.wrapping_sub(1)).unwrap();
+        let encoded = events.iter().filter(|event| event.without_encodings().is_some());
+        assert!(encoded.map(|event| event.revision).eq(194..=200));
+        let inner = cache.inner.read();
+        let bytes: usize = inner.history.range(inner.encoded..).map(|event| event.entry.json.len()).sum();
+        assert_eq!((inner.encoded_bytes, inner.history.len() - inner.encoded), (bytes, 7));
     }
 
     #[test]
