@@ -18,6 +18,8 @@ pub struct FakeApi {
     pub config_maps: Mutex<HashMap<String, ConfigMap>>,
     /// The last status of any pod.
     pub status: Mutex<Value>,
+    /// All of them.
+    pub statuses: Mutex<Vec<Value>>,
     pub deleted: Mutex<Vec<String>>,
     /// Reason and message.
     pub events: Mutex<Vec<(String, String)>>,
@@ -64,6 +66,7 @@ impl Api for FakeApi {
 
     fn patch_status<'a>(&'a self, _: &'a str, _: &'a str, body: Value) -> Answer<'a, ()> {
         *self.status.lock() = body["status"].clone();
+        self.statuses.lock().push(body["status"].clone());
         ready(Ok(()))
     }
 

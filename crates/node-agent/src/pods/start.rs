@@ -303,6 +303,10 @@ impl Worker {
                 || container.liveness_probe.is_some()
                 || container.readiness_probe.is_some();
             if needs_task {
+                // The task has yet to run: until then as well, what was ready stays so.
+                if let Some(known) = watched.known.clone() {
+                    self.shared.memory.lock().health.entry(instance.id.clone()).or_insert(known);
+                }
                 self.probes.insert(instance.id, tokio::spawn(probe::watch(watched)).abort_handle());
             } else {
                 let mut memory = self.shared.memory.lock();

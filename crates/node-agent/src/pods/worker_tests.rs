@@ -33,14 +33,19 @@ struct World {
 impl World {
     fn new() -> Self {
         now();
+        let runtime = Arc::new(Fake::with_clock(now));
+        runtime.add_image("img:v1");
+        Self::over(runtime)
+    }
+
+    /// An agent that starts with what the runtime has.
+    fn over(runtime: Arc<Fake>) -> Self {
         let state = tempfile::tempdir().expect("temporary directory");
         let config: Config = serde_json::from_value(json!({
             "kubeconfig": "none", "bind": { "address": "127.0.0.1", "port": 0 }, "pkiDir": "none",
             "stateDir": state.path(), "runtimeEndpoint": "none", "cniConfigDir": "none", "cniDataDir": "none",
         }))
         .expect("a configuration");
-        let runtime = Arc::new(Fake::with_clock(now));
-        runtime.add_image("img:v1");
         let api = Arc::new(FakeApi::default());
         let cgroups = Arc::new(keelson_host::cgroup::Fake::default());
         let mounts = Arc::new(keelson_host::mount::Fake::default());
@@ -221,6 +226,24 @@ async fn readiness_follows_its_probe() {
     world.until("ready", is_ready).await;
     world.runtime.on_exec("check", 1, "");
     world.until("unready", |s| !is_ready(s)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_ready_stays_so_when_the_agent_starts_again() {
+    let before = World::new();
+    before.runtime.on_exec("check", 0, "");
+    let mut pod = one();
+    for probe in ["startupProbe", "readinessProbe"] {
+        pod["spec"]["containers"][0][probe] = json!({ "exec": { "command": ["check"] }, "periodSeconds": 1 });
+    }
+    before.set(&pod);
+    pod["status"] = before.until("ready", is_ready).await;
+    let world = World::over(before.runtime.clone());
+    world.set(&pod);
+    world.until("a status", |s| !s.is_null()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let statuses = world.api.statuses.lock();
+    assert!(statuses.iter().all(is_ready), "{statuses:#?}");
 }
 
 #[tokio::test(start_paused = true)]
