@@ -45,9 +45,8 @@ macro_rules! proof_of_key {
             cert: &$crate::rustls::pki_types::CertificateDer<'_>,
             dss: &$crate::rustls::DigitallySignedStruct,
         ) -> Result<$crate::rustls::client::danger::HandshakeSignatureValid, $crate::rustls::Error> {
-            let provider = $crate::provider();
-            let algorithms = &provider.signature_verification_algorithms;
-            $crate::rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+            let known = $crate::provider().signature_verification_algorithms;
+            $crate::rustls::crypto::verify_tls12_signature(message, cert, dss, &known)
         }
 
         fn verify_tls13_signature(
@@ -56,9 +55,8 @@ macro_rules! proof_of_key {
             cert: &$crate::rustls::pki_types::CertificateDer<'_>,
             dss: &$crate::rustls::DigitallySignedStruct,
         ) -> Result<$crate::rustls::client::danger::HandshakeSignatureValid, $crate::rustls::Error> {
-            let provider = $crate::provider();
-            let algorithms = &provider.signature_verification_algorithms;
-            $crate::rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+            let known = $crate::provider().signature_verification_algorithms;
+            $crate::rustls::crypto::verify_tls13_signature(message, cert, dss, &known)
         }
 
         fn supported_verify_schemes(&self) -> Vec<$crate::rustls::SignatureScheme> {

@@ -259,8 +259,8 @@ impl CacheEvent {
         let encoded = self.lines.iter().any(|line| line.get().is_some())
             || self.messages.get().is_some()
             || self.items.get().is_some();
-        let (entry, previous) = (self.entry.clone(), self.previous.clone());
-        encoded.then(|| Self { at: self.at, ..Self::new(self.kind, self.revision, entry, previous) })
+        let anew = || Self::new(self.kind, self.revision, self.entry.clone(), self.previous.clone());
+        encoded.then(|| Self { at: self.at, ..anew() })
     }
 
     /// What a watcher is to see, given whether its selector matches the new state and the old one.

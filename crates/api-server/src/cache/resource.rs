@@ -318,7 +318,7 @@ mod tests {
             let events = cache.changes_after(revision - 1, 1).unwrap();
             assert!(events[0].line(events[0].kind).len() > 1 << 20);
         }
-        let events = cache.changes_after(100, 0usize.wrapping_sub(1)).unwrap();
+        let events = cache.changes_after(100, usize::MAX).unwrap();
         let encoded = events.iter().filter(|event| event.without_encodings().is_some());
         assert!(encoded.map(|event| event.revision).eq(194..=200));
         let inner = cache.inner.read();

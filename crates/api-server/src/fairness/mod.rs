@@ -69,6 +69,7 @@ pub struct Ticket {
     schema: Arc<Schema>,
     /// In the level's set; none once it has given up.
     key: Option<usize>,
+    /// How many it has, which is known here so that few of a list's frames take the set's lock.
     seats: u32,
 }
 

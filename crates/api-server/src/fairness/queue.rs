@@ -23,6 +23,11 @@ pub struct Request<T, W> {
 }
 
 impl<T, W> Request<T, W> {
+    pub(super) fn new(tag: T, estimate: Estimate, arrived: Duration, arrived_r: Work) -> Self {
+        let (queue, started, waker) = (None, None, None);
+        Self { tag, estimate, queue, arrived, started, since: arrived, used: 0, paid: 0, arrived_r, waker }
+    }
+
     /// What it has used of seats by then.
     pub(super) fn used(&self, now: Duration) -> Work {
         self.used + work(self.estimate.seats, now.saturating_sub(self.since))

@@ -232,18 +232,7 @@ impl<T, W> QueueSet<T, W> {
         self.sync(now);
         let fits = self.fits(estimate.width());
         let arrived_r = self.r;
-        let mut request = Request {
-            tag,
-            estimate,
-            queue: None,
-            arrived: now,
-            started: None,
-            since: now,
-            used: 0,
-            paid: 0,
-            arrived_r,
-            waker: None,
-        };
+        let mut request = Request::new(tag, estimate, now, arrived_r);
         let Mode::Queue(queuing) = self.mode else {
             if !fits {
                 self.totals.rejected += 1;

@@ -61,9 +61,8 @@ impl Store for Metered {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Got>> {
         async move {
             let since = Instant::now();
-            let span = begin("Get store", key);
+            let _span = begin("Get store", key);
             let got = self.store.get(key).await;
-            drop(span);
             self.note("get", key, since);
             got
         }
@@ -73,9 +72,8 @@ impl Store for Metered {
     fn range<'a>(&'a self, prefix: &'a str, options: RangeOptions) -> BoxFuture<'a, Result<Ranged>> {
         async move {
             let since = Instant::now();
-            let span = begin("List store", prefix);
+            let _span = begin("List store", prefix);
             let ranged = self.store.range(prefix, options).await;
-            drop(span);
             self.note("list", prefix, since);
             ranged
         }
@@ -91,9 +89,8 @@ impl Store for Metered {
                 (Some(_), _) => ("update", "Update store"),
             };
             let key = write.key.clone();
-            let span = begin(name, &key);
+            let _span = begin(name, &key);
             let written = self.store.write(write).await;
-            drop(span);
             self.note(operation, &key, since);
             written
         }
